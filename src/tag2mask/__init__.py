@@ -1,0 +1,39 @@
+"""tag2mask: from image tags to pixel masks.
+
+The verbs are `run`, `predict`, `evaluate`, `demo`, `list_methods` and `list_backbones`; `dense_crf` is useful on its own.
+"""
+
+import importlib
+import importlib.metadata
+import os
+from typing import TYPE_CHECKING, Any
+
+# Idle OpenMP threads that spin take the time of those that work; this has to be said before torch is loaded.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
+__version__ = importlib.metadata.version("tag2mask")
+
+_HOMES = {
+    "run": "tag2mask.verbs",
+    "predict": "tag2mask.verbs",
+    "evaluate": "tag2mask.verbs",
+    "demo": "tag2mask.verbs",
+    "list_methods": "tag2mask.verbs",
+    "list_backbones": "tag2mask.verbs",
+    "dense_crf": "tag2mask.refine.dense_crf",
+    "Tag2MaskError": "tag2mask.errors",
+}
+
+__all__ = [*_HOMES, "__version__"]
+
+if TYPE_CHECKING:
+    from tag2mask.errors import Tag2MaskError
+    from tag2mask.refine.dense_crf import dense_crf
+    from tag2mask.verbs import demo, evaluate, list_backbones, list_methods, predict, run
+
+
+def __getattr__(name: str) -> Any:
+    # Loading torch takes seconds, which `tag2mask --help` should not.
+    if name in _HOMES:
+        return getattr(importlib.import_module(_HOMES[name]), name)
+    raise AttributeError(f"module 'tag2mask' has no attribute '{name}'")

@@ -1,0 +1,211 @@
+"""The command `tag2mask`."""
+
+import argparse
+import json
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from tag2mask import __version__
+from tag2mask.errors import Tag2MaskError
+
+DESCRIPTION = """\
+From image tags to pixel masks: trains a segmentation network from photographs with tags ("dog, sofa"), no masks drawn.
+
+  tag2mask demo                                      see it work on built-in data (about ten minutes)
+  tag2mask run cam --data photos --config small/cam  train on your own tagged photographs
+  tag2mask predict MODEL photos --out masks          masks and overlays for more photographs
+"""
+
+RUN_HELP = """\
+Trains METHOD on tagged photographs, predicts masks and scores them where there is truth. What an earlier run made is
+used again, and a run that was killed goes on where it stopped.
+
+  tag2mask run cam --data photos --config small/cam
+  tag2mask run cam --data photos --config small/cam --dry-run
+  tag2mask run cam --data photos --config my.yaml --segmenter.training.epochs 3
+
+`tag2mask run METHOD --help` shows every setting of a method; --print_config writes them as YAML to start a file from.
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs a command.
+
+    Args:
+        arguments: the command line's words after the program's name; the process's own by default.
+
+    Returns:
+        exit status: 0 done, 2 an error that was told in one line, 130 interrupted.
+    """
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    debug = "--debug" in words
+    words = [word for word in words if word != "--debug"]
+    try:
+        return _dispatch(words)
+    except KeyboardInterrupt:
+        print("tag2mask: interrupted; the same command goes on from here", file=sys.stderr)
+        return 130
+    except (Tag2MaskError, OSError, FloatingPointError) as error:
+        if debug:
+            traceback.print_exc()
+        print(f"tag2mask: error: {_message(error)}", file=sys.stderr)
+        return 2
+
+
+def _message(error: BaseException) -> str:
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename or 'a file'}: {error.strerror}"
+    return " ".join(str(error).split())
+
+
+def _dispatch(words: list[str]) -> int:
+    # `run METHOD` has a parser of its own, made of the method's settings.
+    if words[:1] == ["run"] and len(words) > 1 and not words[1].startswith("-"):
+        return _run(words[1], words[2:])
+    arguments = _parser().parse_args(words)
+    handler: Callable[[argparse.Namespace], int] = arguments.handler
+    return handler(arguments)
+
+
+def _parser() -> argparse.ArgumentParser:
+    raw = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(prog="tag2mask", description=DESCRIPTION, formatter_class=raw)
+    parser.add_argument("--version", action="version", version=f"tag2mask {__version__}")
+    parser.add_argument("--debug", action="store_true", help="show the trace of an error")
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+
+    def command(
+        name: str, handler: Callable[[argparse.Namespace], int], text: str, **more: str
+    ) -> argparse.ArgumentParser:
+        sub = commands.add_parser(name, help=text, description=more.get("description", text), formatter_class=raw)
+        sub.set_defaults(handler=handler)
+        sub.add_argument("--debug", action="store_true", help="show the trace of an error")
+        return sub
+
+    sub = command("demo", _demo, "draw the demo data, train on its tags, show the result")
+    sub.add_argument("--out", default="tag2mask-demo", help="folder for data and workspace (default: %(default)s)")
+
+    sub = command("run", _run_help, "train a method on tagged photographs", description=RUN_HELP)
+    sub.add_argument("method", metavar="METHOD", nargs="?", help="one of `tag2mask list-methods`")
+
+    sub = command("predict", _predict, "masks and overlays of photographs with a trained model")
+    sub.add_argument("model", metavar="MODEL", help="model.safetensors of a run")
+    sub.add_argument(
+        "photographs", metavar="PHOTOS", nargs="+", help="files, or folders searched with their subfolders"
+    )
+    sub.add_argument("--out", required=True, metavar="DIR", help="gets masks/ (palette PNG) and overlays/ (JPEG)")
+    sub.add_argument("--tags", metavar="CSV", help="image_path,label: restrict each mask to its photograph's tags")
+    sub.add_argument("--no-crf", action="store_true", help="leave the dense CRF out")
+    _add_machine(sub)
+
+    sub = command("evaluate", _evaluate, "score a folder of masks against a folder of true masks")
+    sub.add_argument("predictions", metavar="PREDICTIONS", help="folder of palette PNGs")
+    sub.add_argument("truth", metavar="TRUTH", help="folder of true masks, paired by name; 255 is left out")
+    sub.add_argument("--classes", metavar="FILE", help="names of the foreground classes, one per line")
+    sub.add_argument("--json", metavar="FILE", help="write the scores to this file too")
+
+    command("list-methods", _list_methods, "the methods there are")
+    sub = command("list-backbones", _list_backbones, "the pretrained networks methods can be built on")
+    sub.add_argument("pattern", nargs="?", default="*", help="names that fit, for example 'resnet*'")
+    return parser
+
+
+def _add_machine(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: %(default)s)")
+    parser.add_argument("--precision", default="32-true", help="32-true, bf16-mixed or 16-mixed (default: %(default)s)")
+    parser.add_argument("--threads", type=int, default=0, help="0 takes all processors (default: %(default)s)")
+
+
+def _run_help(arguments: argparse.Namespace) -> int:
+    from tag2mask.methods.registry import find_method
+
+    # Reached without a method, or with options in front of it.
+    find_method(arguments.method or "(none given)")
+    return _run(arguments.method, [])
+
+
+def _run(name: str, words: list[str]) -> int:
+    from tag2mask.configure import parse_arguments
+    from tag2mask.engine.plan import forecast_table
+    from tag2mask.engine.progress import Reporter
+    from tag2mask.methods.registry import find_method
+    from tag2mask.verbs import dry_run, run_configuration
+
+    method = find_method(name)
+    dry = "--dry-run" in words
+    configuration = parse_arguments(method, [word for word in words if word != "--dry-run"])
+    reporter = Reporter()
+    if dry:
+        print(forecast_table(*dry_run(configuration, reporter)))
+        return 0
+    return _show(run_configuration(configuration, reporter))
+
+
+def _demo(arguments: argparse.Namespace) -> int:
+    from tag2mask.verbs import demo
+
+    return _show(demo(arguments.out))
+
+
+def _show(result: object) -> int:
+    from tag2mask.run_folder import RunResult, headline
+
+    assert isinstance(result, RunResult)
+    print("\n".join(headline(result.metrics)))
+    print(f"model:    {result.model}")
+    print(f"masks:    {result.masks}")
+    for path in result.pictures:
+        print(f"picture:  {path}")
+    print(f"report:   {result.folder / 'summary.md'}")
+    return 0
+
+
+def _predict(arguments: argparse.Namespace) -> int:
+    from tag2mask.engine.environment import Runtime
+    from tag2mask.verbs import predict
+
+    written = predict(
+        arguments.model,
+        arguments.photographs,
+        arguments.out,
+        tags=arguments.tags,
+        use_crf=False if arguments.no_crf else None,
+        runtime=Runtime(device=arguments.device, precision=arguments.precision, threads=arguments.threads),
+    )
+    print(f"{len(written)} masks:    {Path(arguments.out) / 'masks'}")
+    print(f"{len(written)} overlays: {Path(arguments.out) / 'overlays'}")
+    return 0
+
+
+def _evaluate(arguments: argparse.Namespace) -> int:
+    from tag2mask.data.csv_folder import read_class_names
+    from tag2mask.engine.files import write_json
+    from tag2mask.verbs import evaluate
+
+    classes = read_class_names(Path(arguments.classes)) if arguments.classes else None
+    scores = evaluate(arguments.predictions, arguments.truth, classes=classes)
+    print(scores.table())
+    if arguments.json:
+        write_json(Path(arguments.json), scores.to_dict())
+    return 0
+
+
+def _list_methods(arguments: argparse.Namespace) -> int:
+    from tag2mask.verbs import list_methods
+
+    for method in list_methods():
+        print(f"{method.name:<12} {method.title}  [{method.source}]")
+    return 0
+
+
+def _list_backbones(arguments: argparse.Namespace) -> int:
+    from tag2mask.verbs import list_backbones
+
+    print(json.dumps([str(info) for info in list_backbones(arguments.pattern)], indent=1))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,176 @@
+"""From presets and overrides to settings, the same for the command line and for Python."""
+
+import dataclasses
+import difflib
+import json
+import re
+from argparse import ArgumentError
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, Literal
+
+from jsonargparse import ArgumentParser
+
+from tag2mask.data.csv_folder import hold_out
+from tag2mask.data.datasets import open_dataset
+from tag2mask.data.samples import Dataset
+from tag2mask.engine.environment import Runtime
+from tag2mask.errors import DataError, SettingsError
+from tag2mask.methods.registry import Method
+from tag2mask.settings import canonical
+
+PRESETS = Path(str(files("tag2mask"))) / "presets"
+
+
+@dataclass(frozen=True)
+class RunSettings:
+    """What a run works on and how, whatever the method.
+
+    Args:
+        data: folder of tagged photographs: PASCAL VOC's layout, or photographs with a CSV of image_path,label.
+        workspace: folder that keeps what runs make; stages in it are shared between runs.
+        layout: of the data: "auto" finds out, "voc" or "csv".
+        train_list: VOC's layout: name of the list to train on, or a path to a list.
+        val_list: VOC's layout: name of the list to measure on, or a path to a list.
+        labels_csv: CSV of tags, if it is not the only one in the folder.
+        val_csv: CSV of the photographs to measure on.
+        hold_out: without a val list this share of the photographs is set aside, to measure the classifier on.
+        bound: train the same segmenter on the true masks too, as the upper bound to compare with (needs masks).
+        pictures: photographs shown on each sheet of pictures; 0 for none.
+    """
+
+    data: str
+    workspace: str = "workspace"
+    layout: Literal["auto", "voc", "csv"] = "auto"
+    train_list: str = "train"
+    val_list: str = "val"
+    labels_csv: str | None = None
+    val_csv: str | None = None
+    hold_out: float = 0.1
+    bound: bool = False
+    pictures: int = 24
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.hold_out < 1:
+            raise SettingsError(f"hold_out: {self.hold_out} must lie in [0, 1)")
+        if self.pictures < 0:
+            raise SettingsError(f"pictures: {self.pictures} must not be negative")
+
+    def dataset(self, seed: int) -> tuple[Dataset, bool]:
+        """The data set, and whether its val photographs were held out here.
+
+        Raises:
+            DataError: there is none, or it cannot be used.
+        """
+        dataset = open_dataset(
+            self.data,
+            layout=self.layout,
+            train_list=self.train_list,
+            val_list=self.val_list,
+            labels_csv=self.labels_csv,
+            val_csv=self.val_csv,
+        )
+        if dataset.val is not None:
+            return dataset, False
+        if not self.hold_out:
+            raise DataError(f"{self.data}: no val list, and hold_out is 0: nothing to measure on")
+        held = hold_out(dataset, self.hold_out, seed)
+        if held.val is None:
+            raise DataError(f"{self.data}: too few photographs to hold any out; give a val list or more photographs")
+        return held, True
+
+
+@dataclass(frozen=True)
+class Configuration:
+    """Settings of one run: of the method, of the run, of the machine."""
+
+    method: Method
+    settings: Any
+    run: RunSettings
+    runtime: Runtime
+
+
+def method_parser(method: Method) -> ArgumentParser:
+    """The parser of a method's settings, run settings and machine settings."""
+    parser = ArgumentParser(
+        description=f"{method.title} ({method.source}).",
+        exit_on_error=False,
+        allow_abbrev=False,
+        prog=f"tag2mask run {method.name}",
+    )
+    parser.usage = f"tag2mask run {method.name} --data FOLDER [--config PRESET] [--dry-run] [--SETTING VALUE ...]"
+    parser.add_argument("--config", action="config", help="YAML of settings: a path, or a preset such as small/cam")
+    parser.add_class_arguments(RunSettings)
+    parser.add_class_arguments(Runtime)
+    parser.add_class_arguments(method.settings)
+    return parser
+
+
+def preset_path(name: str) -> str:
+    """The file of a preset's name; a path to a file stays as it is.
+
+    Raises:
+        SettingsError: neither a file nor a preset, with the presets there are.
+    """
+    if Path(name).is_file():
+        return name
+    preset = PRESETS / (name.removesuffix(".yaml") + ".yaml").removeprefix("presets/")
+    if preset.is_file():
+        return str(preset)
+    choices = sorted(path.relative_to(PRESETS).with_suffix("").as_posix() for path in PRESETS.rglob("*.yaml"))
+    raise SettingsError(f"--config {name}: no such file, and no such preset; presets: {', '.join(choices)}")
+
+
+def parse_arguments(method: Method, arguments: Sequence[str]) -> Configuration:
+    """Settings from command-line arguments.
+
+    Raises:
+        SettingsError: an unknown key or an impossible value.
+    """
+    parser = method_parser(method)
+    arguments = list(arguments)
+    for index, argument in enumerate(arguments):
+        if argument == "--config" and index + 1 < len(arguments):
+            arguments[index + 1] = preset_path(arguments[index + 1])
+        elif argument.startswith("--config="):
+            arguments[index] = f"--config={preset_path(argument.removeprefix('--config='))}"
+    try:
+        namespace = parser.parse_args(arguments)
+        built = parser.instantiate_classes(namespace)
+    except SettingsError:
+        raise
+    except (ArgumentError, TypeError, ValueError, OSError) as error:
+        raise SettingsError(_explained(str(error), parser)) from error
+
+    def part(kind: type[Any]) -> Any:
+        return kind(**{field.name: built[field.name] for field in dataclasses.fields(kind)})
+
+    return Configuration(method, part(method.settings), part(RunSettings), part(Runtime))
+
+
+def as_arguments(overrides: Mapping[str, Any]) -> list[str]:
+    """Settings by dotted key as command-line arguments, for `parse_arguments`.
+
+    Python names may use two underscores for a dot: ``classifier__training__epochs=3``.
+    """
+    arguments = []
+    for key, value in overrides.items():
+        text = str(value) if isinstance(value, str | Path) else json.dumps(canonical(value))
+        arguments.append(f"--{key.replace('__', '.')}={text}")
+    return arguments
+
+
+def _explained(message: str, parser: ArgumentParser) -> str:
+    """A parser's message in one line; where it is about an unknown key, with the keys that come close."""
+    line = " ".join(message.split())
+    unknown = re.search(r"(?:Unrecognized arguments: --|Key '|unexpected key '|does not accept option ')([\w.]+)", line)
+    if unknown:
+        known = [name for name in parser.get_defaults().keys() if "__" not in name]
+        name = unknown.group(1)
+        group = name.rpartition(".")[0]
+        near = difflib.get_close_matches(name, known, n=3, cutoff=0.6)
+        near = near or [key for key in known if key.rpartition(".")[0] == group]
+        return f"unknown setting '{name}'; choices near it: {', '.join(near)}"
+    return line

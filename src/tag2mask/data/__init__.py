@@ -1,0 +1,1 @@
+"""Tagged photographs: readers, sample geometry, masks on disk, the built-in demo set."""

@@ -1,0 +1,144 @@
+"""What a stage runs in: the data set, the workspace and the machine's settings."""
+
+import dataclasses
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Literal
+
+import torch
+
+from tag2mask.data.samples import Dataset, Sample, Split
+from tag2mask.engine.fingerprint import fingerprint
+from tag2mask.engine.progress import Reporter
+from tag2mask.engine.workspace import Workspace, cpu_count
+from tag2mask.errors import DataError, SettingsError
+from tag2mask.settings import OMIT
+
+SplitName = Literal["train", "val"]
+Reads = frozenset[Literal["images", "tags", "masks"]]
+PRECISIONS = ("32-true", "16-mixed", "bf16-mixed")
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """How stages are computed. All but `workers` enter every stage's fingerprint, because they can change bits.
+
+    Args:
+        seed: every random draw of a run comes from it.
+        device: "auto", "cpu", "cuda" or "cuda:1".
+        precision: "32-true", "bf16-mixed" or "16-mixed".
+        threads: threads of one process; 0 takes all processors.
+        workers: processes that load training data; -1 chooses by the number of processors.
+        channels_last: memory layout of convolutions; 1.4 to 2 times faster on a CPU.
+    """
+
+    seed: int = 0
+    device: str = "auto"
+    precision: str = "32-true"
+    threads: int = 0
+    workers: int = field(default=-1, metadata=OMIT)
+    channels_last: bool = True
+
+    def __post_init__(self) -> None:
+        if self.precision not in PRECISIONS:
+            raise SettingsError(f"precision: '{self.precision}' is not one of {', '.join(PRECISIONS)}")
+        if self.threads < 0:
+            raise SettingsError(f"threads: {self.threads} is negative; 0 takes all processors")
+
+    def resolved(self) -> "Runtime":
+        """The same with "auto" and 0 replaced by what this machine has.
+
+        Raises:
+            SettingsError: the device is unknown or not there.
+        """
+        device = self.device
+        if device == "auto":
+            device = "cuda" if torch.cuda.is_available() else "cpu"
+        try:
+            kind = torch.device(device)
+        except RuntimeError:
+            raise SettingsError(f"device: '{device}' is unknown; choices: auto, cpu, cuda, cuda:N") from None
+        if kind.type not in ("cpu", "cuda"):
+            raise SettingsError(f"device: '{device}' is not supported; choices: auto, cpu, cuda, cuda:N")
+        if kind.type == "cuda" and (kind.index or 0) >= torch.cuda.device_count():
+            raise SettingsError(f"device: '{device}' is not there; this machine has {torch.cuda.device_count()} GPUs")
+        processors = cpu_count()
+        workers = self.workers if self.workers >= 0 else (0 if processors <= 4 else min(8, processors // 2))
+        return dataclasses.replace(self, device=device, threads=self.threads or processors, workers=workers)
+
+    @property
+    def torch_device(self) -> torch.device:
+        """The device as torch knows it; call it on resolved settings."""
+        return torch.device(self.device)
+
+    def autocast(self) -> torch.autocast:
+        """Context of reduced precision for inference; does nothing at "32-true"."""
+        kind = torch.float16 if self.precision == "16-mixed" else torch.bfloat16
+        return torch.autocast(self.torch_device.type, dtype=kind, enabled=self.precision != "32-true")
+
+
+class Environment:
+    """A data set, a workspace and a machine: all that a graph of stages needs to become artifacts.
+
+    Args:
+        dataset: the tagged photographs.
+        workspace: where artifacts are.
+        runtime: how to compute; resolved here.
+        reporter: whom to tell.
+    """
+
+    def __init__(
+        self, dataset: Dataset, workspace: Workspace, runtime: Runtime | None = None, reporter: Reporter | None = None
+    ) -> None:
+        self.dataset = dataset
+        self.workspace = workspace
+        self.runtime = (runtime or Runtime()).resolved()
+        self.reporter = reporter or Reporter(quiet=True)
+        self._data: dict[tuple[str, Reads], str] = {}
+
+    def split(self, name: SplitName) -> Split:
+        """A split of the data set.
+
+        Raises:
+            DataError: the data set has no such split.
+        """
+        split = self.dataset.train if name == "train" else self.dataset.val
+        if split is None:
+            raise DataError(f"{self.dataset.root}: the data set has no {name} list")
+        return split
+
+    def samples(self, split: SplitName, reads: Reads) -> tuple[Sample, ...]:
+        """Samples of a split with all that `reads` does not name taken away.
+
+        What a stage may know is thereby not a matter of discipline: a stage that does not declare masks has none to open.
+        """
+        return tuple(
+            dataclasses.replace(
+                sample,
+                tags=sample.tags if "tags" in reads else (),
+                mask=sample.mask if "masks" in reads else None,
+            )
+            for sample in self.split(split).samples
+        )
+
+    def data_fingerprint(self, split: SplitName, reads: Reads) -> str:
+        """Digest of what a stage reads of a split: ids, contents of photographs, tags with the classes' names, masks."""
+        key = (split, reads)
+        if key not in self._data:
+            digest = self.workspace.digest
+            rows = [
+                [
+                    sample.id,
+                    digest(sample.image) if "images" in reads else "",
+                    sample.tags,
+                    digest(sample.mask) if sample.mask is not None else "",
+                ]
+                for sample in self.samples(split, reads)
+            ]
+            self._data[key] = fingerprint([self.dataset.classes, rows])
+        return self._data[key]
+
+    @cached_property
+    def runtime_fingerprint(self) -> str:
+        """Digest of the settings that can change bits, the kind of device among them."""
+        return fingerprint(dataclasses.replace(self.runtime, device=self.runtime.torch_device.type))

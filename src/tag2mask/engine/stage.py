@@ -1,0 +1,244 @@
+"""Stages: what methods are made of. A stage is a node of a graph; nothing runs until the graph is asked for an artifact."""
+
+import copy
+import json
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any, ClassVar, Protocol, Self, TypeVar
+from weakref import WeakKeyDictionary
+
+import numpy as np
+import numpy.typing as npt
+
+from tag2mask.data.samples import Sample
+from tag2mask.engine.environment import Environment, Reads, SplitName
+from tag2mask.engine.files import write_bytes, write_json
+from tag2mask.engine.fingerprint import fingerprint
+from tag2mask.errors import WorkspaceError
+from tag2mask.settings import canonical
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What a stage will cost: seconds of work and bytes on disk, both rough."""
+
+    seconds: float
+    bytes: float
+
+
+class Stage(ABC):
+    """A step of a method: typed settings, named inputs, one folder of output.
+
+    Subclasses give `name`, `version` (raised whenever the code comes to other results) and `reads`, what they may know of
+    the photographs.
+
+    Args:
+        settings: the stage's own dataclass; part of the fingerprint.
+        split: the list of photographs it works on.
+        inputs: the stages it reads, by the name it knows them by.
+    """
+
+    name: ClassVar[str]
+    version: ClassVar[int] = 1
+    reads: ClassVar[Reads]
+
+    def __init__(self, settings: Any, split: SplitName, **inputs: "Stage") -> None:
+        self.settings = settings
+        self.split: SplitName = split
+        self.inputs = inputs
+        self._fingerprints: WeakKeyDictionary[Environment, str] = WeakKeyDictionary()
+
+    def on(self, split: SplitName) -> Self:
+        """The same stage on another split; its inputs stay what they are."""
+        twin = copy.copy(self)
+        twin.split = split
+        twin._fingerprints = WeakKeyDictionary()
+        return twin
+
+    def identity(self, env: Environment) -> Any:
+        """Whatever else the result depends on, as canonical values: the identity of pretrained weights, say."""
+        return None
+
+    def fingerprint(self, env: Environment) -> str:
+        """Digest of all that the artifact depends on: settings, inputs, data, code version, machine settings."""
+        if env not in self._fingerprints:
+            self._fingerprints[env] = fingerprint(
+                {
+                    "name": self.name,
+                    "version": self.version,
+                    "settings": self.settings,
+                    "inputs": {name: stage.fingerprint(env) for name, stage in self.inputs.items()},
+                    "data": env.data_fingerprint(self.split, self.reads),
+                    "split": self.split,
+                    "runtime": env.runtime_fingerprint,
+                    "identity": self.identity(env),
+                }
+            )
+        return self._fingerprints[env]
+
+    def folder(self, env: Environment) -> Path:
+        """Where the artifact is."""
+        return env.workspace.stages / f"{self.name}-{self.fingerprint(env)}"
+
+    def complete(self, env: Environment) -> bool:
+        """Whether the artifact is whole."""
+        return (self.folder(env) / "stage.json").is_file()
+
+    def samples(self, env: Environment) -> tuple[Sample, ...]:
+        """The samples of its split, without what it does not read."""
+        return env.samples(self.split, self.reads)
+
+    def run(self, env: Environment) -> None:
+        """Makes the artifact, going on where an earlier run was stopped."""
+        started = time.monotonic()
+        try:
+            self.produce(env)
+        finally:
+            self._add_seconds(env, time.monotonic() - started)
+        write_json(
+            self.folder(env) / "stage.json",
+            {
+                "name": self.name,
+                "version": self.version,
+                "fingerprint": self.fingerprint(env),
+                "split": self.split,
+                "settings": canonical(self.settings),
+                "inputs": {name: stage.fingerprint(env) for name, stage in self.inputs.items()},
+            },
+        )
+
+    def seconds(self, env: Environment) -> float:
+        """Seconds spent on the artifact so far, over all runs that worked on it."""
+        try:
+            return float(json.loads((self.folder(env) / "timing.json").read_text())["seconds"])
+        except (OSError, ValueError, KeyError):
+            return 0.0
+
+    def _add_seconds(self, env: Environment, seconds: float) -> None:
+        # Nothing is created for a stage that failed before it made anything.
+        if self.folder(env).is_dir():
+            write_json(self.folder(env) / "timing.json", {"seconds": round(self.seconds(env) + seconds, 3)})
+
+    @abstractmethod
+    def produce(self, env: Environment) -> None:
+        """Makes what is missing of the artifact."""
+
+    @abstractmethod
+    def estimate(self, env: Environment) -> Estimate:
+        """Cost of the whole stage on this machine, from a short measurement."""
+
+    def metrics(self, env: Environment) -> dict[str, Any]:
+        """Figures of a complete stage that a run reports; none by default."""
+        return {}
+
+
+class PerImageStage(Stage):
+    """A pure function of one photograph, its inputs' artifacts for it and stage-wide inputs: one file per photograph.
+
+    `parallel` stages spend their time outside the interpreter's lock on one thread (the CRF, image coding) and are mapped
+    by as many threads as the settings allow; the others use those threads inside torch.
+    """
+
+    suffix: ClassVar[str]
+    parallel: ClassVar[bool] = False
+
+    @abstractmethod
+    def open(self, env: Environment) -> Callable[[Sample], bytes]:
+        """Loads stage-wide inputs once and returns the function of one sample, which returns the file's content."""
+
+    def path(self, env: Environment, image_id: str) -> Path:
+        """File of one photograph."""
+        return self.folder(env) / "items" / f"{image_id}{self.suffix}"
+
+    def picture(self, env: Environment, image_id: str, image: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+        """How the artifact of one photograph looks beside others in a run's pictures; the photograph itself by default.
+
+        Shapes: uint8 (H, W, 3) -> the same.
+        """
+        return image
+
+    def produce(self, env: Environment) -> None:
+        samples = self.samples(env)
+        missing = [sample for sample in samples if not self.path(env, sample.id).is_file()]
+        if not missing:
+            return
+        function = self.open(env)
+
+        def make(sample: Sample) -> None:
+            write_bytes(self.path(env, sample.id), function(sample))
+
+        with env.reporter.task(f"{self.name} ({self.split})", len(samples), len(samples) - len(missing)) as task:
+            if self.parallel and env.runtime.threads > 1:
+                map_threads(make, missing, env.runtime.threads, lambda _: task.advance())
+            else:
+                for sample in missing:
+                    make(sample)
+                    task.advance()
+
+
+def map_threads(function: Callable[[T], None], items: list[T], threads: int, done: Callable[[T], None]) -> None:
+    """Applies a function to all items on several threads; the first error ends it, with no more items started."""
+    waiting = iter(items)
+    with ThreadPoolExecutor(threads) as pool:
+        running: dict[Future[None], T] = {pool.submit(function, item): item for item in islice(waiting, threads)}
+        while running:
+            finished, _ = wait(running, return_when=FIRST_COMPLETED)
+            for future in finished:
+                item = running.pop(future)
+                future.result()
+                done(item)
+                running |= {pool.submit(function, following): following for following in islice(waiting, 1)}
+
+
+class Accumulator(Protocol):
+    """A running result over samples, as the reduce kind of stage needs it."""
+
+    def add(self, sample: Sample) -> None:
+        """Takes one sample in."""
+
+    def merge(self, other: Any) -> None:
+        """Takes in what another accumulator has seen after this one."""
+
+    def result(self) -> dict[str, Any]:
+        """The result as JSON values."""
+
+
+class ReduceStage(Stage):
+    """A map over fixed blocks of photographs, merged in fixed order, with one ``result.json``.
+
+    The blocks do not depend on the number of workers, and neither does the rounding of the sums.
+    """
+
+    block: ClassVar[int] = 64
+
+    @abstractmethod
+    def open(self, env: Environment) -> Callable[[], Accumulator]:
+        """Loads stage-wide inputs once and returns a maker of empty accumulators."""
+
+    def produce(self, env: Environment) -> None:
+        samples = self.samples(env)
+        new = self.open(env)
+        total = new()
+        with env.reporter.task(f"{self.name} ({self.split})", len(samples)) as task:
+            for start in range(0, len(samples), self.block):
+                part = new()
+                for sample in samples[start : start + self.block]:
+                    part.add(sample)
+                    task.advance()
+                total.merge(part)
+        write_json(self.folder(env) / "result.json", total.result())
+
+    def metrics(self, env: Environment) -> dict[str, Any]:
+        path = self.folder(env) / "result.json"
+        try:
+            loaded: dict[str, Any] = json.loads(path.read_text())
+        except (OSError, ValueError) as error:
+            raise WorkspaceError(f"{path}: cannot be read ({error}); delete {path.parent} and run again") from error
+        return loaded

@@ -1,0 +1,344 @@
+"""The training loop: one system, named optimisers, exact resume."""
+
+import time
+from abc import abstractmethod
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor
+from torch.optim import Optimizer
+from torch.utils.data import DataLoader, Dataset, default_collate
+
+from tag2mask.data.samples import Sample
+from tag2mask.engine.environment import Environment, Runtime
+from tag2mask.engine.files import atomic_path
+from tag2mask.engine.logs import TrainingLog
+from tag2mask.engine.schedules import ScheduleSettings, rate_factor
+from tag2mask.engine.seeding import generator, seed_torch
+from tag2mask.engine.stage import Estimate, Stage
+from tag2mask.engine.system import Batch, Position, System, total_loss
+from tag2mask.errors import SettingsError, WorkspaceError
+from tag2mask.settings import OMIT
+
+MODEL_FILE = "model.safetensors"
+
+
+@dataclass(frozen=True)
+class TrainingSettings:
+    """How a network is trained.
+
+    Args:
+        epochs: passes over the training photographs; the state after the last one counts.
+        batch_size: photographs per step, in all.
+        optimizer: "sgd", "adam" or "adamw".
+        learning_rate: base rate, the backbone's.
+        head_multiplier: new layers learn this many times as fast.
+        momentum: of SGD.
+        weight_decay: of every optimiser.
+        gradient_clip: largest norm of the gradient; 0 leaves it alone.
+        schedule: how the rate moves.
+        checkpoint_seconds: at least this often (and after each epoch) the state is saved, to go on from after a kill.
+    """
+
+    epochs: int = 5
+    batch_size: int = 16
+    optimizer: Literal["sgd", "adam", "adamw"] = "sgd"
+    learning_rate: float = 0.01
+    head_multiplier: float = 10.0
+    momentum: float = 0.9
+    weight_decay: float = 1e-4
+    gradient_clip: float = 0.0
+    schedule: ScheduleSettings = field(default_factory=ScheduleSettings)
+    checkpoint_seconds: float = field(default=60.0, metadata=OMIT)
+
+    def __post_init__(self) -> None:
+        if self.optimizer not in ("sgd", "adam", "adamw"):
+            raise SettingsError(f"training.optimizer: '{self.optimizer}' is not one of sgd, adam, adamw")
+        for name in ("epochs", "batch_size", "learning_rate"):
+            if getattr(self, name) <= 0:
+                raise SettingsError(f"training.{name}: {getattr(self, name)} must be above 0")
+        for name in ("head_multiplier", "momentum", "weight_decay", "gradient_clip", "checkpoint_seconds"):
+            if getattr(self, name) < 0:
+                raise SettingsError(f"training.{name}: {getattr(self, name)} must not be negative")
+
+
+class TrainingStage(Stage):
+    """A stage that trains a `System` and leaves ``model.safetensors``."""
+
+    @abstractmethod
+    def training(self) -> TrainingSettings:
+        """Its training settings."""
+
+    @abstractmethod
+    def system(self, env: Environment) -> System:
+        """The system before its first step; new layers are drawn from torch's generator, which the loop seeds."""
+
+    @abstractmethod
+    def open(self, env: Environment) -> Callable[[Sample, int], dict[str, Any]]:
+        """Returns the function of (sample, epoch) that gives one training example."""
+
+    @abstractmethod
+    def save(self, system: System, env: Environment, path: Path) -> None:
+        """Writes the trained networks to a model file."""
+
+    def model_path(self, env: Environment) -> Path:
+        """The model file."""
+        return self.folder(env) / MODEL_FILE
+
+    def produce(self, env: Environment) -> None:
+        if self.model_path(env).is_file():
+            return
+        seed_torch(env.runtime.seed, self.name, "initial")
+        system = fit(
+            self.system(env),
+            self.samples(env),
+            self.open(env),
+            self.training(),
+            env,
+            folder=self.folder(env),
+            title=self.name,
+        )
+        with atomic_path(self.model_path(env)) as aside:
+            self.save(system, env, aside)
+        (self.folder(env) / "checkpoint.pt").unlink(missing_ok=True)
+
+    def estimate(self, env: Environment) -> Estimate:
+        """Times two steps on random tensors shaped like the stage's own examples."""
+        settings, samples = self.training(), self.samples(env)
+        seconds = time_step(self.system(env), self.example(env), settings, env.runtime)
+        steps = settings.epochs * -(-len(samples) // settings.batch_size)
+        return Estimate(seconds * steps, 60e6)
+
+    @abstractmethod
+    def example(self, env: Environment) -> dict[str, Tensor]:
+        """A made-up training example with the shapes of a real one, to time a step with."""
+
+
+class _Examples(Dataset[dict[str, Any]]):
+    """Training examples by (position in the list, epoch)."""
+
+    def __init__(self, samples: tuple[Sample, ...], load: Callable[[Sample, int], dict[str, Any]]) -> None:
+        self._samples, self._load = samples, load
+
+    def __getitem__(self, key: tuple[int, int]) -> dict[str, Any]:
+        index, epoch = key
+        return {"id": self._samples[index].id, **self._load(self._samples[index], epoch)}
+
+
+def epoch_batches(count: int, batch_size: int, seed: int, epoch: int) -> list[list[int]]:
+    """The batches of one epoch: a permutation drawn from (seed, epoch), cut up. The last batch may be smaller."""
+    order = generator(seed, "order", epoch).permutation(count).tolist()
+    return [order[start : start + batch_size] for start in range(0, count, batch_size)]
+
+
+def make_optimizers(system: System, settings: TrainingSettings) -> dict[str, Optimizer]:
+    """One optimiser per owner of parameters; the base rate of each group is kept as ``base_lr``."""
+    optimizers: dict[str, Optimizer] = {}
+    for owner, groups in system.parameter_groups().items():
+        described = [
+            {"params": group.parameters, "base_lr": settings.learning_rate * group.multiplier}
+            for group in groups
+            if group.parameters
+        ]
+        if settings.optimizer == "sgd":
+            optimizers[owner] = torch.optim.SGD(
+                described, lr=settings.learning_rate, momentum=settings.momentum, weight_decay=settings.weight_decay
+            )
+        else:
+            kind = torch.optim.Adam if settings.optimizer == "adam" else torch.optim.AdamW
+            optimizers[owner] = kind(described, lr=settings.learning_rate, weight_decay=settings.weight_decay)
+    return optimizers
+
+
+def make_fabric(runtime: Runtime) -> Fabric:
+    """Lightning Fabric for the device and precision in the settings."""
+    device = runtime.torch_device
+    devices: list[int] | int = [device.index or 0] if device.type == "cuda" else 1
+    return Fabric(accelerator=device.type, devices=devices, precision=runtime.precision)  # type: ignore[arg-type]
+
+
+def fit(
+    system: System,
+    samples: tuple[Sample, ...],
+    load: Callable[[Sample, int], dict[str, Any]],
+    settings: TrainingSettings,
+    env: Environment,
+    *,
+    folder: Path,
+    title: str,
+) -> System:
+    """Trains a system, going on from ``checkpoint.pt`` in the folder if there is one.
+
+    Everything random in a step comes from (seed, step) and (seed, epoch, image id), so a training that was killed and
+    started again does exactly what it would have done.
+
+    Args:
+        system: what to train; changed in place.
+        samples: the training photographs.
+        load: training example of (sample, epoch).
+        settings: optimiser, schedule and length.
+        env: machine settings and whom to tell.
+        folder: where checkpoint and logs go.
+        title: name shown with the progress.
+
+    Returns:
+        the system, trained, on the device.
+    """
+    runtime = env.runtime
+    torch.set_num_threads(runtime.threads)
+    fabric = make_fabric(runtime)
+    if runtime.channels_last:
+        system.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    optimizers = make_optimizers(system, settings)
+    model, *wrapped = fabric.setup(system, *optimizers.values())
+    trained = dict(zip(optimizers, wrapped, strict=True))
+    per_epoch = -(-len(samples) // settings.batch_size)
+    steps = settings.epochs * per_epoch
+    checkpoint = folder / "checkpoint.pt"
+    done = _load_checkpoint(checkpoint, system, optimizers, runtime) if checkpoint.exists() else 0
+    examples = _Examples(samples, load)
+    system.train()
+    saved = time.monotonic()
+    with env.reporter.task(title, steps, done) as task, TrainingLog(folder, done) as log:
+        meter = _Meter()
+        for step, batch in _batches(examples, len(samples), settings, runtime, done, per_epoch):
+            meter.waited()
+            position = Position(step, steps, step // per_epoch, runtime.seed)
+            seed_torch(runtime.seed, "step", step)
+            factor = rate_factor(settings.schedule, step, steps, per_epoch)
+            for optimizer in optimizers.values():
+                for group in optimizer.param_groups:
+                    group["lr"] = group["base_lr"] * factor
+            losses = model(_channels_last(fabric.to_device(batch), runtime), position)
+            for optimizer in trained.values():
+                optimizer.zero_grad()
+            fabric.backward(total_loss(losses))
+            for optimizer in trained.values():
+                if settings.gradient_clip:
+                    fabric.clip_gradients(model, optimizer, max_norm=settings.gradient_clip)
+                optimizer.step()
+            meter.worked(losses, len(batch["id"]))
+            task.advance(meter.note())
+            end_of_epoch = (step + 1) % per_epoch == 0
+            if end_of_epoch:
+                log.write(step + 1, learning_rate=settings.learning_rate * factor, **meter.summary())
+                meter = _Meter()
+            if end_of_epoch or time.monotonic() - saved >= settings.checkpoint_seconds:
+                _save_checkpoint(checkpoint, system, optimizers, step + 1)
+                saved = time.monotonic()
+                meter.restart()
+    return system.eval()
+
+
+def time_step(system: System, example: dict[str, Tensor], settings: TrainingSettings, runtime: Runtime) -> float:
+    """Seconds of one training step on a batch of copies of an example: the faster of two."""
+    torch.set_num_threads(runtime.threads)
+    fabric = make_fabric(runtime)
+    model = fabric.setup(system.to(memory_format=torch.channels_last))  # type: ignore[call-overload]
+    batch: Batch = {name: torch.stack([value] * settings.batch_size) for name, value in example.items()}
+    batch = _channels_last(fabric.to_device(batch), runtime)
+    system.train()
+    seconds = []
+    for _ in range(2):
+        start = time.perf_counter()
+        fabric.backward(total_loss(model({"id": ["example"] * settings.batch_size, **batch}, Position(0, 1, 0, 0))))
+        seconds.append(time.perf_counter() - start)
+    return min(seconds)
+
+
+def _batches(
+    examples: _Examples, count: int, settings: TrainingSettings, runtime: Runtime, done: int, per_epoch: int
+) -> Iterator[tuple[int, Batch]]:
+    """Steps and batches from step `done` on."""
+    keys = [
+        [(index, epoch) for index in batch]
+        for epoch in range(done // per_epoch, settings.epochs)
+        for batch in epoch_batches(count, settings.batch_size, runtime.seed, epoch)
+    ][done % per_epoch :]
+    loader = DataLoader(
+        examples,
+        batch_sampler=keys,  # type: ignore[arg-type]
+        num_workers=runtime.workers,
+        collate_fn=default_collate,
+        pin_memory=runtime.torch_device.type == "cuda",
+    )
+    yield from enumerate(loader, start=done)
+
+
+def _channels_last(batch: Batch, runtime: Runtime) -> Batch:
+    if not runtime.channels_last:
+        return batch
+    return {
+        name: value.contiguous(memory_format=torch.channels_last)
+        if isinstance(value, Tensor) and value.ndim == 4
+        else value
+        for name, value in batch.items()
+    }
+
+
+def _save_checkpoint(path: Path, system: System, optimizers: dict[str, Optimizer], step: int) -> None:
+    state = {
+        "step": step,
+        "system": system.state_dict(),
+        "optimizers": {owner: optimizer.state_dict() for owner, optimizer in optimizers.items()},
+    }
+    with atomic_path(path) as aside:
+        torch.save(state, aside)
+
+
+def _load_checkpoint(path: Path, system: System, optimizers: dict[str, Optimizer], runtime: Runtime) -> int:
+    try:
+        state = torch.load(path, map_location=runtime.torch_device, weights_only=True)
+        system.load_state_dict(state["system"])
+        for owner, optimizer in optimizers.items():
+            optimizer.load_state_dict(state["optimizers"][owner])
+        return int(state["step"])
+    except Exception as error:
+        raise WorkspaceError(f"{path}: this checkpoint cannot be read ({error}); delete it to train afresh") from error
+
+
+class _Meter:
+    """Means of the losses since the last epoch's end, images per second and the share of time spent on data."""
+
+    def __init__(self) -> None:
+        self._sums: dict[str, Tensor] = {}
+        self._steps = self._images = 0
+        self._waiting = self._working = 0.0
+        self._mark = time.monotonic()
+
+    def restart(self) -> None:
+        """Leaves the time since the last call out (a checkpoint was written)."""
+        self._mark = time.monotonic()
+
+    def waited(self) -> None:
+        now = time.monotonic()
+        self._waiting += now - self._mark
+        self._mark = now
+
+    def worked(self, losses: Any, images: int) -> None:
+        for name, (loss, count) in losses.items():
+            mean = (loss / count.clamp(min=1)).detach().float()
+            self._sums[name] = self._sums.get(name, torch.zeros_like(mean)) + mean
+        self._steps += 1
+        self._images += images
+        now = time.monotonic()
+        self._working += now - self._mark
+        self._mark = now
+
+    def note(self) -> str:
+        # Reading a value from a GPU waits for it: now and then is enough.
+        if self._steps % 10 != 1:
+            return ""
+        return ", ".join(f"{name} {float(value) / self._steps:.4f}" for name, value in self._sums.items())
+
+    def summary(self) -> dict[str, float]:
+        seconds = max(self._waiting + self._working, 1e-9)
+        return {
+            **{name: float(value) / self._steps for name, value in self._sums.items()},
+            "images_per_second": self._images / seconds,
+            "waiting_share": self._waiting / seconds,
+        }

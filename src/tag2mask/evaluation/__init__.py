@@ -1,0 +1,1 @@
+"""Segmentation, classification and seed metrics."""

@@ -1,0 +1,1 @@
+"""What a trained classifier knows about one image: class activation maps."""

@@ -1,0 +1,1 @@
+"""Losses of the papers: pure functions on tensors that return (sum, count)."""

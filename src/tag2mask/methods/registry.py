@@ -1,0 +1,64 @@
+"""The methods by name."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from tag2mask.engine.plan import Plan
+from tag2mask.errors import SettingsError, unknown_choice
+from tag2mask.methods.cam import CamSettings, cam
+from tag2mask.methods.supervised import SupervisedSettings, supervised
+
+
+@dataclass(frozen=True)
+class Method:
+    """A published system.
+
+    Args:
+        name: as the command line knows it.
+        title: one line on what it does.
+        source: where it comes from.
+        settings: its settings' dataclass; every method's has `segmenter` and `prediction`.
+        build: makes its graph of stages.
+        tags_only: whether it sees nothing but photographs and tags in training.
+    """
+
+    name: str
+    title: str
+    source: str
+    settings: type[Any]
+    build: Callable[[Any], Plan]
+    tags_only: bool = True
+
+
+METHODS: dict[str, Method] = {
+    method.name: method
+    for method in (
+        Method(
+            "cam",
+            "class activation maps, thresholds and dense CRF as pseudo-labels",
+            "Zhou et al., CVPR 2016; Kim, dissertation 2022, chapter 1",
+            CamSettings,
+            cam,
+        ),
+        Method(
+            "supervised",
+            "the same segmenter on true masks: the upper bound (needs masks)",
+            "Chen et al., DeepLab, TPAMI 2018",
+            SupervisedSettings,
+            supervised,
+            tags_only=False,
+        ),
+    )
+}
+
+
+def find_method(name: str) -> Method:
+    """The method of a name.
+
+    Raises:
+        SettingsError: there is none, with the choices.
+    """
+    if name not in METHODS:
+        raise SettingsError(unknown_choice("method", name, METHODS))
+    return METHODS[name]

@@ -1,0 +1,371 @@
+"""A pretrained network cut into named blocks, so that features can be read, cached and frozen at any of them.
+
+Three kinds share one face, `Backbone`: chains of convolutional blocks (`ChainBackbone`), plain vision transformers
+(`VitBackbone`), and other networks of timm whose stages can be read but not entered (`StagedBackbone`).
+`tag2mask.networks.backbones.create_backbone` builds them.
+"""
+
+from bisect import bisect_left
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from operator import attrgetter
+from typing import Any, Self
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torchvision.transforms.v2 import functional as transforms
+
+from tag2mask.errors import SettingsError, unknown_choice
+from tag2mask.networks.weights import WeightsInfo
+
+_PROBE_SIZE = 64  # side in pixels of the image that tells blocks' channels and strides; a multiple of every stride
+
+
+@dataclass(frozen=True)
+class Block:
+    """One named stretch of a network.
+
+    Attributes:
+        name: what settings call it.
+        parts: dotted names, inside the network, of the modules it runs in order and of parameters it owns directly.
+    """
+
+    name: str
+    parts: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class BackboneIdentity:
+    """What a backbone knows about its origin.
+
+    Attributes:
+        name: timm's name.
+        output_stride: stride the whole network was built at.
+        mean: per channel, of the normalisation its weights expect of images in [0, 1].
+        std: likewise.
+        weights: where its weights come from.
+    """
+
+    name: str
+    output_stride: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    weights: WeightsInfo
+
+
+class Backbone(nn.Module):
+    """A network that turns images into the features after one of its blocks.
+
+    Batch norm always runs on its running statistics, whatever `train` says: batches are small and of uneven content,
+    and results must not depend on how they are split over devices. Its scale and shift are trained only when
+    ``train_norm_affine`` asks for it. Frozen blocks (`freeze`) stay in evaluation mode and run without gradients.
+
+    Attributes:
+        name: timm's name.
+        output_stride: stride the whole network was built at, as `create_backbone` was told.
+        block: name of the block whose features `forward` returns, the last that is kept.
+        blocks: names of the blocks that are kept, in order; all are valid for `freeze` and, where `cacheable`,
+            for `encode`.
+        channels: channels of the features.
+        stride: pixels of the image per cell of the features; less than `output_stride` at an early block.
+        mean: normalisation of images in [0, 1] (`normalise` applies it).
+        std: likewise.
+        weights: where the weights come from.
+        cacheable: whether `encode` and `forward_from` work.
+        frozen_until: last frozen block, or None.
+    """
+
+    cacheable = False
+
+    def __init__(
+        self,
+        network: nn.Module,
+        blocks: Sequence[Block],
+        identity: BackboneIdentity,
+        *,
+        aliases: Mapping[str, str] | None = None,
+        train_norm_affine: bool = False,
+    ) -> None:
+        super().__init__()
+        self.network = network
+        self.name = identity.name
+        self.output_stride = identity.output_stride
+        self.mean = identity.mean
+        self.std = identity.std
+        self.weights = identity.weights
+        self.train_norm_affine = train_norm_affine
+        self._blocks = tuple(blocks)
+        self.blocks = tuple(block.name for block in blocks)
+        self._aliases = {alias: target for alias, target in (aliases or {}).items() if target in self.blocks}
+        self.block = self.blocks[-1]
+        self._frozen = 0
+        self._shapes = self._measure()
+        self.channels = self.channels_of(self.block)
+        self.stride = self.stride_of(self.block)
+        self.freeze(None)
+
+    @property
+    def frozen_until(self) -> str | None:
+        """Name of the last frozen block, or None."""
+        return self.blocks[self._frozen - 1] if self._frozen else None
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Features of normalised images.
+
+        Args:
+            images: (N, 3, H, W), see `normalise`.
+
+        Returns:
+            (N, channels, ceil(H / stride), ceil(W / stride)).
+        """
+        raise NotImplementedError
+
+    def normalise(self, images: Tensor) -> Tensor:
+        """Normalise images (..., 3, H, W) in [0, 1] the way the weights expect it."""
+        return transforms.normalize(images, list(self.mean), list(self.std))
+
+    def encode(self, images: Tensor, until: str) -> Tensor:
+        """Features after a block, to be kept and handed to `forward_from` later.
+
+        Args:
+            images: (N, 3, H, W), normalised.
+            until: one of `blocks`.
+
+        Returns:
+            (N, channels_of(until), ceil(H / stride_of(until)), ceil(W / stride_of(until))).
+
+        Raises:
+            SettingsError: there is no such block, or this kind of network has no features to continue from.
+        """
+        raise self._not_cacheable()
+
+    def forward_from(self, features: Tensor, after: str) -> Tensor:
+        """Continue from the features that `encode` returned; equal to `forward` of the images bit for bit.
+
+        Args:
+            features: (N, channels_of(after), h, w).
+            after: the block they were read at.
+
+        Returns:
+            what `forward` returns.
+
+        Raises:
+            SettingsError: there is no such block, or this kind of network has no features to continue from.
+        """
+        raise self._not_cacheable()
+
+    def freeze(self, until: str | None) -> None:
+        """Take all blocks up to and including ``until`` out of training; None lets all of them train.
+
+        Raises:
+            SettingsError: there is no such block.
+        """
+        self._frozen = 0 if until is None else self._position(until) + 1
+        self.requires_grad_(True)
+        if not self.train_norm_affine:
+            for module in self._batch_norms():
+                module.requires_grad_(False)
+        for part in self._frozen_parts():
+            part.requires_grad_(False)
+        self.train(self.training)
+
+    def train(self, mode: bool = True) -> Self:
+        """Set training mode for the trainable blocks; batch norm and frozen blocks stay in evaluation mode."""
+        super().train(mode)
+        for module in self._batch_norms():
+            module.eval()
+        for part in self._frozen_parts():
+            if isinstance(part, nn.Module):
+                part.eval()
+        return self
+
+    def channels_of(self, block: str) -> int:
+        """Channels of the features after a block."""
+        return self._shapes[self._position(block)][0]
+
+    def stride_of(self, block: str) -> int:
+        """Pixels of the image per cell of the features after a block."""
+        return self._shapes[self._position(block)][1]
+
+    def _measure(self) -> list[tuple[int, int]]:
+        """Channels and stride of each block."""
+        raise NotImplementedError
+
+    def _position(self, block: str) -> int:
+        name = self._aliases.get(block, block)
+        if name not in self.blocks:
+            raise SettingsError(unknown_choice(f"block of backbone '{self.name}'", block, self.blocks))
+        return self.blocks.index(name)
+
+    def _batch_norms(self) -> Iterator[nn.Module]:
+        return (module for module in self.network.modules() if isinstance(module, _BatchNorm))
+
+    def _frozen_parts(self) -> Iterator[nn.Module | nn.Parameter]:
+        for block in self._blocks[: self._frozen]:
+            for part in block.parts:
+                yield attrgetter(part)(self.network)
+
+    def _advance(self, state: Tensor, start: int, stop: int) -> Tensor:
+        """Run the blocks from ``start`` to before ``stop``, the frozen ones among them without gradients."""
+        trainable = min(max(start, self._frozen), stop)
+        with torch.no_grad():
+            for index in range(start, trainable):
+                state = self._run_block(index, state)
+        for index in range(trainable, stop):
+            state = self._run_block(index, state)
+        return state
+
+    def _run_block(self, index: int, state: Tensor) -> Tensor:
+        for part in self._blocks[index].parts:
+            state = self.network.get_submodule(part)(state)
+        return state
+
+    def _not_cacheable(self) -> SettingsError:
+        return SettingsError(
+            f"features of '{self.name}' cannot be cached at a block; the families EfficientNet, ResNet and VGG can"
+        )
+
+
+class ChainBackbone(Backbone):
+    """A convolutional network that is a chain of blocks: its features can be cached at any of them."""
+
+    cacheable = True
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self._advance(images, 0, len(self.blocks))
+
+    def encode(self, images: Tensor, until: str) -> Tensor:
+        return self._advance(images, 0, self._position(until) + 1)
+
+    def forward_from(self, features: Tensor, after: str) -> Tensor:
+        return self._advance(features, self._position(after) + 1, len(self.blocks))
+
+    def _measure(self) -> list[tuple[int, int]]:
+        self.eval()
+        shapes = []
+        with torch.no_grad():
+            state = torch.zeros(1, 3, _PROBE_SIZE, _PROBE_SIZE)
+            for index in range(len(self.blocks)):
+                state = self._run_block(index, state)
+                shapes.append((state.shape[1], _PROBE_SIZE // state.shape[2]))
+        self.train()
+        return shapes
+
+
+class VitBackbone(Backbone):
+    """A plain vision transformer of timm; its features are the patch tokens, laid out as a grid.
+
+    Images whose sides are no multiples of the patch are padded at the right and the bottom with zeros, the mean colour
+    of normalised images. The grid of position embeddings is resized to the image's grid, bicubic and without
+    antialiasing, as DINOv2's own code does (timm's antialiased resizing gives other features).
+    """
+
+    def forward(self, images: Tensor) -> Tensor:
+        rows, columns = (-(-size // self.stride) for size in images.shape[2:])
+        patches = self.tokens(images)[:, self._network.num_prefix_tokens :]
+        return patches.transpose(1, 2).unflatten(2, (rows, columns))
+
+    def tokens(self, images: Tensor) -> Tensor:
+        """Tokens at `block`: class and register tokens first, then the patches row by row.
+
+        Args:
+            images: (N, 3, H, W), normalised.
+
+        Returns:
+            (N, prefix tokens + ceil(H / stride) * ceil(W / stride), channels).
+        """
+        return self._advance(images, 0, len(self.blocks))
+
+    @property
+    def _network(self) -> Any:
+        return self.network  # timm's attributes are beyond nn.Module's annotations
+
+    def _run_block(self, index: int, state: Tensor) -> Tensor:
+        return self._embed(state) if index == 0 else super()._run_block(index, state)
+
+    def _embed(self, images: Tensor) -> Tensor:
+        """Patch embedding, class and register tokens, and positions."""
+        network, patch = self._network, self.stride
+        height, width = images.shape[2:]
+        grid = network.patch_embed.proj(F.pad(images, (0, -width % patch, 0, -height % patch)))
+        tokens = network.patch_embed.norm(grid.flatten(2).transpose(1, 2))
+        prefix = [
+            token.expand(len(tokens), -1, -1) for token in (network.cls_token, network.reg_token) if token is not None
+        ]
+        if network.pos_embed is None:
+            return network.norm_pre(torch.cat([*prefix, tokens], dim=1))
+        positions = self._positions(grid.shape[2], grid.shape[3])
+        if network.no_embed_class:  # positions are of patches alone
+            tokens = torch.cat([*prefix, tokens + positions], dim=1)
+        else:
+            tokens = torch.cat([*prefix, tokens], dim=1) + positions
+        return network.norm_pre(tokens)
+
+    def _positions(self, rows: int, columns: int) -> Tensor:
+        network = self._network
+        prefix = 0 if network.no_embed_class else network.num_prefix_tokens
+        if network.patch_embed.grid_size == (rows, columns):
+            return network.pos_embed
+        grid = network.pos_embed[:, prefix:].transpose(1, 2).unflatten(2, network.patch_embed.grid_size)
+        grid = F.interpolate(grid, size=(rows, columns), mode="bicubic", align_corners=False, antialias=False)
+        return torch.cat([network.pos_embed[:, :prefix], grid.flatten(2).transpose(1, 2)], dim=1)
+
+    def _measure(self) -> list[tuple[int, int]]:
+        return [(self._network.embed_dim, self._network.patch_embed.patch_size[0])] * len(self.blocks)
+
+
+class StagedBackbone(Backbone):
+    """Any other network of timm whose stages can be read at a chosen stride, but not entered halfway.
+
+    Images whose sides are no multiples of the stride are padded at the right and the bottom with zeros, because the
+    patch stems of some families would drop the rest.
+
+    Args:
+        network: model with timm's ``forward_intermediates`` and ``feature_info``.
+        blocks: timm's feature stages up to the one to read, each with its module as its only part.
+        identity: where the network comes from.
+        train_norm_affine: see `Backbone`.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        blocks: Sequence[Block],
+        identity: BackboneIdentity,
+        *,
+        train_norm_affine: bool = False,
+    ) -> None:
+        super().__init__(network, _owned_parameters(network, blocks), identity, train_norm_affine=train_norm_affine)
+
+    def forward(self, images: Tensor) -> Tensor:
+        network: Any = self.network
+        height, width = images.shape[2:]
+        padded = F.pad(images, (0, -width % self.stride, 0, -height % self.stride))
+        # without no_grad: parameters that take no gradient record none by themselves
+        features = network.forward_intermediates(
+            padded, indices=[len(self.blocks) - 1], stop_early=True, intermediates_only=True
+        )
+        return features[0]
+
+    def _measure(self) -> list[tuple[int, int]]:
+        network: Any = self.network
+        return [(stage["num_chs"], stage["reduction"]) for stage in list(network.feature_info)[: len(self.blocks)]]
+
+
+def _owned_parameters(network: nn.Module, blocks: Sequence[Block]) -> list[Block]:
+    """Give each block the parameters registered after the block before it and up to its own end.
+
+    timm registers modules in the order they run, which is all that freezing the early stages needs.
+    """
+    modules = list(network.named_modules())
+    ends = [
+        max(place for place, (name, _) in enumerate(modules) if f"{name}.".startswith(f"{block.parts[0]}."))
+        for block in blocks[:-1]
+    ]
+    owned: list[list[str]] = [[] for _ in blocks]
+    for place, (module_name, module) in enumerate(modules):
+        prefix = f"{module_name}." if module_name else ""
+        owned[bisect_left(ends, place)] += [prefix + name for name, _ in module.named_parameters(recurse=False)]
+    return [replace(block, parts=tuple(names)) for block, names in zip(blocks, owned, strict=True)]

@@ -1,0 +1,81 @@
+"""Segmentation heads of DeepLab: from backbone features to class scores."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+
+class LargeFOV(nn.Sequential):
+    """DeepLab-LargeFOV: a dilated 3x3 convolution, a 1x1 convolution and the classifier, with dropout between.
+
+    Args:
+        channels: channels of the features.
+        classes: number of scores, background included.
+        width: channels of the hidden layers, 1024 in the paper.
+        dilation: of the 3x3 convolution, 12 at stride 8 in the paper.
+        dropout: probability after each hidden layer.
+
+    Shapes: (N, channels, h, w) -> (N, classes, h, w).
+    """
+
+    def __init__(self, channels: int, classes: int, *, width: int = 1024, dilation: int = 12, dropout: float = 0.5):
+        super().__init__(
+            nn.Conv2d(channels, width, 3, padding=dilation, dilation=dilation),
+            nn.ReLU(),
+            nn.Dropout2d(dropout),
+            nn.Conv2d(width, width, 1),
+            nn.ReLU(),
+            nn.Dropout2d(dropout),
+            nn.Conv2d(width, classes, 1),
+        )
+        initialise(self)
+
+
+class ASPP(nn.Module):
+    """DeepLab-ASPP: branches of different dilation whose scores are summed.
+
+    Args:
+        channels: channels of the features.
+        classes: number of scores, background included.
+        width: hidden channels of a branch; 0 makes a branch one 3x3 convolution (the paper's ResNet form), otherwise it is
+            a LargeFOV head of that width (its VGG form, 1024 wide there).
+        dilations: one per branch; 6, 12, 18, 24 at stride 8 in the paper.
+        dropout: of the LargeFOV branches.
+
+    Shapes: (N, channels, h, w) -> (N, classes, h, w).
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        classes: int,
+        *,
+        width: int = 0,
+        dilations: Sequence[int] = (6, 12, 18, 24),
+        dropout: float = 0.5,
+    ):
+        super().__init__()
+        self.branches = nn.ModuleList(
+            LargeFOV(channels, classes, width=width, dilation=dilation, dropout=dropout)
+            if width
+            else nn.Conv2d(channels, classes, 3, padding=dilation, dilation=dilation)
+            for dilation in dilations
+        )
+        initialise(self)
+
+    def forward(self, features: Tensor) -> Tensor:
+        return torch.stack([branch(features) for branch in self.branches]).sum(0)
+
+
+def initialise(module: nn.Module) -> None:
+    """He's initialisation for hidden convolutions; the last ones, which give scores, start near zero."""
+    convolutions = [part for part in module.modules() if isinstance(part, nn.Conv2d)]
+    scores = convolutions[-1].out_channels
+    for convolution in convolutions:
+        if convolution.out_channels == scores:
+            nn.init.normal_(convolution.weight, std=0.01)
+        else:
+            nn.init.kaiming_normal_(convolution.weight, nonlinearity="relu")
+        if convolution.bias is not None:
+            nn.init.zeros_(convolution.bias)

@@ -1,0 +1,149 @@
+"""Networks on whole photographs: several scales, mirrored too."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from tag2mask.data.view import IMAGE, to_view, whole_view
+from tag2mask.errors import SettingsError
+from tag2mask.networks.backbones import Backbone
+from tag2mask.networks.segmenter import Segmenter, resize_scores
+
+
+@dataclass(frozen=True)
+class ScaleSettings:
+    """The sizes a photograph is shown to a network in.
+
+    Args:
+        long_side: long side in pixels at scale 1; 0 takes the photograph's own size.
+        scales: factors of that size.
+        mirror: show the mirror image too.
+        stretch: drop the aspect: every scale is a square of long_side times the scale.
+    """
+
+    long_side: int = 0
+    scales: tuple[float, ...] = (1.0,)
+    mirror: bool = True
+    stretch: bool = False
+
+    def __post_init__(self) -> None:
+        if self.long_side < 0:
+            raise SettingsError(f"long_side: {self.long_side} is negative; 0 takes the photograph's own size")
+        if not self.scales or min(self.scales) <= 0:
+            raise SettingsError(f"scales: {list(self.scales)} must be one or more numbers above 0")
+        if self.stretch and not self.long_side:
+            raise SettingsError("stretch: needs a long_side above 0")
+
+
+@dataclass(frozen=True)
+class InferenceSettings(ScaleSettings):
+    """How a segmenter is used on a photograph.
+
+    Args:
+        merge: "softmax" averages probabilities over scales (Kim, DCP), "logits" sums scores (DSRG).
+        max_pixels: larger photographs are segmented at this many pixels and the scores upsampled.
+    """
+
+    merge: Literal["softmax", "logits"] = "softmax"
+    max_pixels: int = 2_000_000
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.merge not in ("softmax", "logits"):
+            raise SettingsError(f"merge: '{self.merge}' is not one of softmax, logits")
+        if self.max_pixels < 1:
+            raise SettingsError(f"max_pixels: {self.max_pixels} must be above 0")
+
+
+def normalise(image: Tensor, backbone: Backbone) -> Tensor:
+    """Pixels in 0..255 to what the backbone's pretrained weights expect.
+
+    Shapes: (..., 3, H, W) -> the same, float32.
+    """
+    return backbone.normalise(image.float() / 255)
+
+
+def photograph_scales(
+    image: Tensor, backbone: Backbone, settings: ScaleSettings, device: torch.device
+) -> Iterator[Tensor]:
+    """The photograph at every scale, with its mirror image as a second item of the batch.
+
+    A batch holds nothing but one photograph at one scale: what else is in a batch can change the bits of a convolution.
+
+    Args:
+        image: uint8 (3, H, W).
+        backbone: says how to normalise.
+        settings: sizes and mirror.
+        device: where the network is.
+
+    Yields:
+        normalised images, (1 or 2, 3, h, w).
+    """
+    size = (image.shape[-2], image.shape[-1])
+    base = settings.long_side or max(size)
+    for scale in settings.scales:
+        view = whole_view(size, long_side=max(1, round(base * scale)), stretch=settings.stretch)
+        batch = normalise(to_view(image, view, IMAGE, fill=0), backbone)[None].to(device)
+        yield torch.cat([batch, batch.flip(3)]) if settings.mirror else batch
+
+
+@torch.no_grad()
+def segment(
+    network: Segmenter, image: Tensor, settings: InferenceSettings, device: torch.device, autocast: torch.autocast
+) -> Tensor:
+    """Class probabilities of one photograph, over scales and mirror image.
+
+    Args:
+        network: on the device, in evaluation mode.
+        image: uint8 (3, H, W).
+        settings: scales, mirror and how to merge.
+        device: where the network is.
+        autocast: precision to compute in.
+
+    Returns:
+        float32 probabilities (classes, h, w) on the CPU, (h, w) the photograph's size unless it has more than
+        `max_pixels` pixels.
+    """
+    size = bounded_size((image.shape[-2], image.shape[-1]), settings.max_pixels)
+    merged: Tensor | None = None
+    for batch in photograph_scales(image, network.backbone, settings, device):
+        with autocast:
+            scores = network(batch)
+        scores = scores.float()
+        if settings.mirror:
+            scores = torch.stack([scores[0], scores[1].flip(2)])
+        scores = resize_scores(scores, size)
+        values = (scores.softmax(1) if settings.merge == "softmax" else scores).sum(0)
+        merged = values if merged is None else merged + values
+    assert merged is not None
+    if settings.merge == "logits":
+        return merged.softmax(0).cpu()
+    return (merged / merged.sum(0, keepdim=True)).cpu()
+
+
+def bounded_size(size: tuple[int, int], max_pixels: int) -> tuple[int, int]:
+    """A size of the same aspect with at most `max_pixels` pixels (each side at least 1)."""
+    factor = min(1.0, (max_pixels / (size[0] * size[1])) ** 0.5)
+    return max(1, int(size[0] * factor)), max(1, int(size[1] * factor))
+
+
+def label_map(probabilities: Tensor, size: tuple[int, int]) -> Tensor:
+    """Class of the largest probability at a size, after bilinear upsampling.
+
+    Classes are upsampled one at a time, so that a large photograph does not need all its maps in memory at once.
+
+    Shapes: (classes, h, w) -> uint8 (H, W). The lowest class wins a tie.
+    """
+    if probabilities.shape[-2:] == size:
+        return probabilities.argmax(0).to(torch.uint8)
+    best = resize_scores(probabilities[None, :1], size)[0, 0]
+    labels = torch.zeros(size, dtype=torch.uint8)
+    for index in range(1, len(probabilities)):
+        values = resize_scores(probabilities[None, index : index + 1], size)[0, 0]
+        larger = values > best
+        labels[larger] = index
+        best = torch.where(larger, values, best)
+    return labels

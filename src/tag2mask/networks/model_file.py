@@ -1,0 +1,115 @@
+"""Model files: safetensors weights with a JSON header that tells how to rebuild and use the network."""
+
+import dataclasses
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save_file
+
+from tag2mask.errors import WeightsError
+from tag2mask.networks.backbones import create_backbone
+from tag2mask.networks.classifier import Classifier
+from tag2mask.networks.segmenter import HeadSettings, Segmenter
+from tag2mask.settings import canonical
+
+FORMAT = "tag2mask-model"
+VERSION = 1
+
+
+@dataclass(frozen=True)
+class ModelHeader:
+    """What a model file says about itself.
+
+    Args:
+        kind: "classifier" or "segmenter".
+        classes: names of the foreground classes.
+        backbone: timm's name, output stride and block of the features.
+        head: settings of the segmentation head; empty for a classifier.
+        inference: how the model is meant to be used on an image (scales and so on).
+        weights: source and licence of the pretrained weights it started from.
+        training: how it was trained, for people to read.
+    """
+
+    kind: str
+    classes: tuple[str, ...]
+    backbone: dict[str, Any]
+    head: dict[str, Any]
+    inference: dict[str, Any]
+    weights: dict[str, Any]
+    training: dict[str, Any]
+
+
+def save_model(path: Path, network: Classifier | Segmenter, header: ModelHeader) -> None:
+    """Writes a model file. The same network and header give the same bytes.
+
+    The whole header is one JSON string: safetensors writes several metadata keys in an arbitrary order.
+    """
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
+    text = json.dumps({"format": FORMAT, "version": VERSION, **canonical(header)}, sort_keys=True)
+    save_file(tensors, path, metadata={FORMAT: text})
+
+
+def read_header(path: Path) -> ModelHeader:
+    """The header of a model file.
+
+    Raises:
+        WeightsError: the file is missing, cut short, not a model of tag2mask's or of another version.
+    """
+    if not path.is_file():
+        raise WeightsError(f"{path}: there is no such model file")
+    try:
+        with safe_open(path, "pt") as file:
+            text = (file.metadata() or {}).get(FORMAT)
+    except (SafetensorError, OSError) as error:
+        raise WeightsError(f"{path}: not a whole model file ({error})") from error
+    if text is None:
+        raise WeightsError(f"{path}: a safetensors file, but not a model written by tag2mask")
+    content = json.loads(text)
+    if content.get("version") != VERSION:
+        raise WeightsError(
+            f"{path}: model file of version {content.get('version')}; this tag2mask reads version {VERSION}"
+        )
+    fields = {field.name for field in dataclasses.fields(ModelHeader)}
+    return ModelHeader(
+        **{key: value for key, value in content.items() if key in fields} | {"classes": tuple(content["classes"])}
+    )
+
+
+def load_model(
+    path: Path, *, output_stride: int | None = None, device: torch.device | str = "cpu"
+) -> tuple[Classifier | Segmenter, ModelHeader]:
+    """Rebuilds a network from its model file, ready for inference.
+
+    Args:
+        path: the model file.
+        output_stride: use the same weights at another output stride than the one they were trained at.
+        device: where to put it.
+
+    Returns:
+        the network in evaluation mode, and the file's header.
+
+    Raises:
+        WeightsError: the file cannot be used.
+    """
+    header = read_header(path)
+    backbone = create_backbone(
+        header.backbone["name"],
+        output_stride=output_stride or header.backbone["output_stride"],
+        block=header.backbone["block"],
+        weights="none",
+    )
+    network: Classifier | Segmenter
+    if header.kind == "classifier":
+        network = Classifier(backbone, len(header.classes))
+    else:
+        settings = header.head | {"dilations": tuple(header.head["dilations"])}
+        network = Segmenter(backbone, len(header.classes) + 1, HeadSettings(**settings))
+    try:
+        network.load_state_dict(load_file(path))
+    except (RuntimeError, SafetensorError) as error:
+        raise WeightsError(f"{path}: the weights do not fit the architecture in the header ({error})") from error
+    return network.to(device).eval(), header

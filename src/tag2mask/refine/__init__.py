@@ -1,0 +1,1 @@
+"""Evidence into better masks: the dense CRF."""

@@ -1,0 +1,202 @@
+"""What a run leaves for people: run.json, a summary, the model and pictures."""
+
+import dataclasses
+import importlib.metadata
+import platform
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tag2mask.configure import Configuration
+from tag2mask.data.images import read_image
+from tag2mask.data.masks import overlay, read_mask
+from tag2mask.engine.environment import Environment
+from tag2mask.engine.files import atomic_path, write_bytes, write_json
+from tag2mask.engine.fingerprint import fingerprint
+from tag2mask.engine.logs import read_log
+from tag2mask.engine.plan import Plan, StageRun
+from tag2mask.engine.progress import duration
+from tag2mask.engine.training import MODEL_FILE, TrainingStage
+from tag2mask.evaluation.pictures import contact_sheet, plot_lines, save_sheet
+from tag2mask.networks.model_file import load_model, read_header, save_model
+from tag2mask.networks.segmenter import Segmenter
+from tag2mask.settings import canonical
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """What a run came to.
+
+    Args:
+        folder: the run's folder.
+        model: the model file, for `predict`.
+        masks: folder of the predicted masks.
+        pictures: files of pictures to look at.
+        metrics: figures by the name of what was measured.
+    """
+
+    folder: Path
+    model: Path
+    masks: Path
+    pictures: tuple[Path, ...]
+    metrics: dict[str, dict[str, Any]]
+
+
+def write_run(plan: Plan, runs: list[StageRun], configuration: Configuration, env: Environment) -> RunResult:
+    """Writes the run's folder, ``<workspace>/runs/<method>-<fingerprint>/``."""
+    stages = {run.stage.fingerprint(env): run for run in runs}
+    name = f"{configuration.method.name}-{fingerprint(sorted(stages))}"
+    folder = env.workspace.runs / name
+    metrics = {key: stage.metrics(env) for key, stage in plan.results.items()}
+    model = folder / MODEL_FILE
+    _export_model(plan, configuration, env, model)
+    pictures = _draw(plan, runs, configuration, env, metrics, folder / "pictures")
+    write_json(
+        folder / "run.json",
+        {
+            "method": configuration.method.name,
+            "data": str(env.dataset.root),
+            "classes": env.dataset.classes,
+            "photographs": {split.name: len(split) for split in env.dataset.splits},
+            "settings": canonical(configuration.settings),
+            "run": canonical(configuration.run),
+            "runtime": dataclasses.asdict(env.runtime),
+            "versions": _versions(),
+            "stages": [
+                {
+                    "name": run.stage.name,
+                    "split": run.stage.split,
+                    "folder": run.stage.folder(env).name,
+                    "cached": run.cached,
+                    "seconds": round(run.seconds, 1),
+                }
+                for run in runs
+            ],
+            "metrics": metrics,
+            "model": MODEL_FILE,
+            "masks": str(plan.predictions.path(env, "x").parent),
+        },
+    )
+    write_bytes(folder / "summary.md", summary(folder.name, runs, metrics, env).encode())
+    return RunResult(folder, model, plan.predictions.path(env, "x").parent, pictures, metrics)
+
+
+def summary(title: str, runs: list[StageRun], metrics: dict[str, dict[str, Any]], env: Environment) -> str:
+    """A run's figures as text."""
+    lines = [f"# {title}", "", *headline(metrics), "", "## Minutes per stage", ""]
+    for run in runs:
+        state = " (made by an earlier run)" if run.cached else ""
+        lines.append(f"- {run.stage.folder(env).name}, {run.stage.split}: {duration(run.seconds)}{state}")
+    for name, figures in metrics.items():
+        if "iou" in figures:
+            lines += ["", f"## IoU per class: {name}", ""]
+            lines += [f"- {label}: {percent(value)}" for label, value in figures["iou"].items()]
+    if "cam_curve" in metrics:
+        lines += ["", "## CAM threshold curve", ""]
+        lines += [
+            f"- {point['threshold']:.2f}: {percent(point['mean_iou'])}" for point in metrics["cam_curve"]["curve"]
+        ]
+    return "\n".join(lines) + "\n"
+
+
+def headline(metrics: dict[str, dict[str, Any]]) -> list[str]:
+    """The figures one asks for first, a line each."""
+    lines = []
+    for name, figures in metrics.items():
+        if "mean_average_precision" in figures:
+            lines.append(
+                f"- {name}: mAP {percent(figures['mean_average_precision'])} on {figures['images']} photographs"
+            )
+        elif "curve" in figures:
+            lines.append(
+                f"- {name}: best mIoU {percent(figures['best_mean_iou'])} at threshold {figures['best_threshold']:.2f} "
+                "(chosen on the truth: reported, not used)"
+            )
+        elif "mean_iou" in figures:
+            lines.append(
+                f"- {name}: mIoU {percent(figures['mean_iou'])}, pixel accuracy {percent(figures['pixel_accuracy'])} "
+                f"on {figures['images']} photographs"
+            )
+    return lines
+
+
+def percent(value: float | None) -> str:
+    """A share as a percentage with one decimal; a dash where it is not defined."""
+    return "-" if value is None else f"{100 * value:.1f}"
+
+
+def _export_model(plan: Plan, configuration: Configuration, env: Environment, path: Path) -> None:
+    """The trained segmenter with the run's way of making masks in its header."""
+    source = plan.model.model_path(env)
+    network, _ = load_model(source)
+    assert isinstance(network, Segmenter)
+    header = dataclasses.replace(read_header(source), inference=canonical(configuration.settings.prediction))
+    with atomic_path(path) as aside:
+        save_model(aside, network, header)
+
+
+def _versions() -> dict[str, str]:
+    names = ("tag2mask", "torch", "torchvision", "timm", "lightning-fabric", "numpy", "pillow")
+    return {"python": platform.python_version(), **{name: importlib.metadata.version(name) for name in names}}
+
+
+def _draw(
+    plan: Plan,
+    runs: list[StageRun],
+    configuration: Configuration,
+    env: Environment,
+    metrics: dict[str, dict[str, Any]],
+    folder: Path,
+) -> tuple[Path, ...]:
+    drawn = []
+    for split_name, columns in plan.pictures.items():
+        split = env.dataset.train if split_name == "train" else env.dataset.val
+        if split is None or not configuration.run.pictures:
+            continue
+        # Evenly spaced over the list: no choosing by how they look.
+        chosen = split.samples[:: max(1, len(split) // configuration.run.pictures)][: configuration.run.pictures]
+        truth = any(sample.mask for sample in chosen)
+        rows = []
+        for sample in chosen:
+            image = read_image(sample.image)
+            row = [image, *(stage.picture(env, sample.id, image) for stage in columns.values())]
+            if truth:
+                row.append(overlay(image, read_mask(sample.mask)) if sample.mask else image)
+            rows.append(row)
+        captions = [
+            f"{sample.id}: {', '.join(env.dataset.classes[tag - 1] for tag in sample.tags) or 'no tag'}"
+            for sample in chosen
+        ]
+        titles = ["photograph", *columns, *(["truth"] if truth else [])]
+        path = folder / f"{split_name}.jpg"
+        save_sheet(path, contact_sheet(titles, rows, captions))
+        drawn.append(path)
+    if "cam_curve" in metrics:
+        points = metrics["cam_curve"]["curve"]
+        path = folder / "threshold_curve.png"
+        xs, ys = [p["threshold"] for p in points], [100 * p["mean_iou"] for p in points]
+        plot_lines(
+            path, {"CAM": (xs, ys)}, x="background threshold", y="mIoU on train, %", title="CAMs against the true masks"
+        )
+        drawn.append(path)
+    for run in runs:
+        if isinstance(run.stage, TrainingStage):
+            path = folder / f"{run.stage.folder(env).name}.png"
+            plot_training(run.stage, env, path)
+            drawn.append(path)
+    return tuple(drawn)
+
+
+def plot_training(stage: TrainingStage, env: Environment, path: Path) -> None:
+    """Draws the loss of every epoch from a training's log."""
+    log = read_log(stage.folder(env))
+    skipped = {"step", "learning_rate", "images_per_second", "waiting_share"}
+    names = [name for name in (log[0] if log else {}) if name not in skipped]
+    steps = [line["step"] for line in log]
+    plot_lines(
+        path,
+        {name: (steps, [line[name] for line in log]) for name in names},
+        x="step",
+        y="loss, mean of the epoch",
+        title=stage.name,
+    )

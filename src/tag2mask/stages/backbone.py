@@ -1,0 +1,63 @@
+"""The backbone of a stage's network, as settings."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+
+from tag2mask.engine.system import ParameterGroup
+from tag2mask.networks.backbones import Backbone, create_backbone
+from tag2mask.networks.weights import WeightsInfo, resolve_weights
+
+
+@dataclass(frozen=True)
+class BackboneSettings:
+    """A pretrained backbone.
+
+    Args:
+        name: timm's name; `tag2mask list-backbones` shows the choices.
+        output_stride: pixels of the image per step of the features; a ViT has its patch's.
+        block: the block whose features are used; empty takes the last.
+        weights: "auto" (an installed weight package, else timm's hub), "none" or a path.
+        frozen_until: this block and those before it are not trained; empty trains all.
+    """
+
+    name: str = "tf_efficientnet_lite0"
+    output_stride: int = 16
+    block: str = ""
+    weights: str = "auto"
+    frozen_until: str = ""
+
+    def create(self) -> Backbone:
+        """The backbone with its weights, early blocks frozen."""
+        backbone = create_backbone(
+            self.name, output_stride=self.output_stride, block=self.block or None, weights=self.weights
+        )
+        backbone.freeze(self.frozen_until or None)
+        return backbone
+
+    def info(self) -> WeightsInfo:
+        """Source and licence of the weights, without loading them."""
+        return resolve_weights(self.name, self.weights)
+
+    @property
+    def architecture(self) -> dict[str, Any]:
+        """What a model file needs to build the backbone again."""
+        return {"name": self.name, "output_stride": self.output_stride, "block": self.block or None}
+
+    @property
+    def licence(self) -> dict[str, str]:
+        """Source, name and licence of the weights, as model files record them."""
+        info = self.info()
+        return {"source": info.source, "name": info.name, "licence": info.licence}
+
+    @property
+    def identity(self) -> str:
+        """What fingerprints know of the weights."""
+        return self.info().identity
+
+
+def backbone_and_head(backbone: Backbone, head: list[nn.Parameter], head_multiplier: float) -> list[ParameterGroup]:
+    """Two groups: what of the backbone is trained, at the base rate, and new layers at a multiple of it."""
+    trained = [parameter for parameter in backbone.parameters() if parameter.requires_grad]
+    return [ParameterGroup(trained), ParameterGroup(head, head_multiplier)]

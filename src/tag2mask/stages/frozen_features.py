@@ -1,0 +1,84 @@
+"""Features of a backbone's frozen early blocks, computed once for every photograph and its mirror image."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save as save_tensors
+from torch import Tensor
+
+from tag2mask.data.samples import Sample
+from tag2mask.engine.environment import Environment
+from tag2mask.engine.stage import Estimate, PerImageStage
+from tag2mask.networks.inference import ScaleSettings
+from tag2mask.stages.backbone import BackboneSettings
+from tag2mask.stages.timing import seconds_per_image
+from tag2mask.stages.views import ViewSettings, load_photograph, view_photograph
+
+
+@dataclass(frozen=True)
+class FrozenFeatureSettings:
+    """What is computed ahead.
+
+    Args:
+        backbone: the backbone; its blocks up to `frozen_until` are computed.
+        views: must show whole photographs.
+    """
+
+    backbone: BackboneSettings
+    views: ViewSettings
+
+
+class FrozenFeatures(PerImageStage):
+    """float16 ``.safetensors`` with ``features`` (2, channels, h, w): of the photograph and of its mirror image."""
+
+    name = "frozen_features"
+    suffix = ".safetensors"
+    reads = frozenset({"images"})
+    settings: FrozenFeatureSettings
+
+    def __init__(self, settings: FrozenFeatureSettings) -> None:
+        super().__init__(settings, "train")
+
+    def identity(self, env: Environment) -> str:
+        return self.settings.backbone.identity
+
+    def open(self, env: Environment) -> Callable[[Sample], bytes]:
+        runtime, views = env.runtime, self.settings.views
+        backbone = self.settings.backbone.create().to(runtime.torch_device).eval()
+        if runtime.channels_last:
+            backbone.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+        @torch.no_grad()
+        def make(sample: Sample) -> bytes:
+            image = load_photograph(sample)
+            size = (image.shape[1], image.shape[2])
+            both = torch.stack(
+                [view_photograph(image, views.whole_view(size, mirror=mirror), backbone) for mirror in (False, True)]
+            )
+            with runtime.autocast():
+                features = backbone.encode(both.to(runtime.torch_device), self.settings.backbone.frozen_until)
+            return save_tensors({"features": features.to("cpu", torch.float16).contiguous()})
+
+        return make
+
+    def load(self, env: Environment, image_id: str, *, mirror: bool) -> Tensor:
+        """Features of one photograph, or of its mirror image: float32 (channels, h, w)."""
+        tensors = load_tensors(self.path(env, image_id).read_bytes())
+        return tensors["features"][int(mirror)].float()
+
+    def shape(self) -> tuple[int, int, int]:
+        """(channels, h, w) of the features of one photograph."""
+        backbone = self.settings.backbone.create()
+        block = self.settings.backbone.frozen_until
+        side = -(-self.settings.views.crop // backbone.stride_of(block))
+        return backbone.channels_of(block), side, side
+
+    def estimate(self, env: Environment) -> Estimate:
+        backbone = self.settings.backbone
+        scales = ScaleSettings(long_side=self.settings.views.crop)
+        seconds = seconds_per_image(backbone, scales, env, output_stride=backbone.output_stride)
+        channels, height, width = self.shape()
+        count = len(self.samples(env))
+        return Estimate(seconds * count, 4.0 * channels * height * width * count)

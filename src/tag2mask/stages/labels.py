@@ -1,0 +1,34 @@
+"""Stages whose artifact is one mask per photograph."""
+
+import numpy as np
+import numpy.typing as npt
+
+from tag2mask.data.masks import encode_mask, overlay, read_mask
+from tag2mask.data.samples import Sample
+from tag2mask.engine.environment import Environment
+from tag2mask.engine.stage import PerImageStage
+
+
+class LabelStage(PerImageStage):
+    """One palette PNG per photograph: class ids, 255 unlabelled."""
+
+    suffix = ".png"
+
+    def load(self, env: Environment, image_id: str) -> npt.NDArray[np.uint8]:
+        """The mask of one photograph, uint8 (H, W)."""
+        return read_mask(self.path(env, image_id))
+
+    def picture(self, env: Environment, image_id: str, image: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+        return overlay(image, self.load(env, image_id))
+
+
+def encode_labels(sample: Sample, labels: npt.NDArray[np.uint8]) -> bytes:
+    """The PNG of a mask; masks of tagged classes alone are an invariant of training labels that is checked here.
+
+    Raises:
+        AssertionError: the mask names a class the photograph is not tagged with.
+    """
+    allowed = {0, 255, *sample.tags}
+    found = set(np.unique(labels).tolist())
+    assert found <= allowed, f"{sample.id}: labels {sorted(found - allowed)} are not among the tags"
+    return encode_mask(labels)

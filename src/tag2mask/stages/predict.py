@@ -1,0 +1,101 @@
+"""Masks of photographs by a trained segmenter."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from tag2mask.data.masks import encode_mask
+from tag2mask.data.samples import Sample
+from tag2mask.engine.environment import Environment, Runtime, SplitName
+from tag2mask.engine.stage import Estimate
+from tag2mask.networks.inference import InferenceSettings, label_map, segment
+from tag2mask.networks.segmenter import Segmenter, resize_scores
+from tag2mask.stages.crf import CRFSettings
+from tag2mask.stages.labels import LabelStage
+from tag2mask.stages.timing import seconds_per_image
+from tag2mask.stages.train_segmenter import TrainSegmenter
+from tag2mask.stages.views import load_photograph
+
+
+@dataclass(frozen=True)
+class PredictionSettings:
+    """How masks are made of photographs.
+
+    Args:
+        inference: scales, mirror and how they are merged.
+        use_crf: refine probabilities with the dense CRF.
+        crf: its kernels.
+    """
+
+    inference: InferenceSettings = field(default_factory=InferenceSettings)
+    use_crf: bool = True
+    crf: CRFSettings = field(default_factory=CRFSettings)
+
+
+def predict_mask(
+    network: Segmenter,
+    image: Tensor,
+    settings: PredictionSettings,
+    runtime: Runtime,
+    *,
+    class_ids: Sequence[int] | None = None,
+) -> npt.NDArray[np.uint8]:
+    """The mask of one photograph at its own size.
+
+    Args:
+        network: on the runtime's device, in evaluation mode.
+        image: uint8 (3, H, W).
+        settings: scales, CRF.
+        runtime: device and precision.
+        class_ids: restrict the mask to these classes and background; all classes by default.
+
+    Returns:
+        uint8 (H, W).
+    """
+    size = (image.shape[1], image.shape[2])
+    probabilities = segment(network, image, settings.inference, runtime.torch_device, runtime.autocast())
+    ids = torch.arange(len(probabilities))
+    if class_ids is not None:
+        ids = torch.tensor([0, *sorted(class_ids)])
+        probabilities = probabilities[ids]
+        probabilities = probabilities / probabilities.sum(0, keepdim=True).clamp(min=1e-12)
+    if settings.use_crf:
+        small = (probabilities.shape[1], probabilities.shape[2])
+        shown = image if small == size else resize_scores(image[None].float(), small)[0].round().to(torch.uint8)
+        refined = settings.crf.apply(shown.permute(1, 2, 0).contiguous().numpy(), probabilities.numpy())
+        probabilities = torch.from_numpy(refined)
+    mask: npt.NDArray[np.uint8] = ids.to(torch.uint8)[label_map(probabilities, size).long()].numpy()
+    return mask
+
+
+class Predict(LabelStage):
+    """Masks of a split. It reads photographs and nothing else: tags never restrict what is scored."""
+
+    name = "predictions"
+    reads = frozenset({"images"})
+    settings: PredictionSettings
+
+    def __init__(self, segmenter: TrainSegmenter, settings: PredictionSettings, split: SplitName) -> None:
+        super().__init__(settings, split, segmenter=segmenter)
+        self.segmenter = segmenter
+
+    def open(self, env: Environment) -> Callable[[Sample], bytes]:
+        network = self.segmenter.load(env)
+        return lambda sample: encode_mask(predict_mask(network, load_photograph(sample), self.settings, env.runtime))
+
+    def estimate(self, env: Environment) -> Estimate:
+        backbone = self.segmenter.settings.backbone
+        seconds = seconds_per_image(backbone, self.settings.inference, env, output_stride=backbone.output_stride)
+        if self.settings.use_crf:
+            seconds += self.settings.crf.seconds(env, classes=len(env.dataset.classes) + 1)
+        count = len(self.samples(env))
+        return Estimate(seconds * count, 3e3 * count)
+
+
+def predictions(segmenter: TrainSegmenter, settings: PredictionSettings, split: SplitName = "val") -> Predict:
+    """Masks of the photographs of a split."""
+    return Predict(segmenter, settings, split)

@@ -1,0 +1,44 @@
+"""The true masks as training labels: for the supervised bound, and for nothing else."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from tag2mask.data.masks import encode_mask, read_mask
+from tag2mask.data.samples import Sample
+from tag2mask.engine.environment import Environment
+from tag2mask.engine.stage import Estimate
+from tag2mask.errors import DataError
+from tag2mask.stages.labels import LabelStage
+
+
+@dataclass(frozen=True)
+class TrueMaskSettings:
+    """True masks need no settings."""
+
+
+class TrueMasks(LabelStage):
+    """A copy of the true mask of every training photograph."""
+
+    name = "true_masks"
+    reads = frozenset({"masks"})
+    parallel = True
+
+    def __init__(self) -> None:
+        super().__init__(TrueMaskSettings(), "train")
+
+    def open(self, env: Environment) -> Callable[[Sample], bytes]:
+        def make(sample: Sample) -> bytes:
+            if sample.mask is None:
+                raise DataError(f"{sample.image}: has no true mask, which training on true masks needs")
+            return encode_mask(read_mask(sample.mask))
+
+        return make
+
+    def estimate(self, env: Environment) -> Estimate:
+        count = len(self.samples(env))
+        return Estimate(0.005 * count, 3e3 * count)
+
+
+def true_masks() -> TrueMasks:
+    """The true masks of the training photographs."""
+    return TrueMasks()

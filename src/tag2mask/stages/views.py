@@ -1,0 +1,104 @@
+"""Training examples: photographs and their maps at a view drawn for the epoch."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torchvision.transforms import v2
+
+from tag2mask.data.images import read_image
+from tag2mask.data.samples import Sample
+from tag2mask.data.view import IMAGE, View, random_view, to_view, whole_view
+from tag2mask.engine.seeding import derived_seed, generator
+from tag2mask.errors import SettingsError
+from tag2mask.networks.backbones import Backbone
+from tag2mask.networks.inference import normalise
+
+
+@dataclass(frozen=True)
+class ViewSettings:
+    """How photographs are shown to a network in training.
+
+    With `long_side` a size is drawn between its two numbers; with `scale` a factor of the photograph's own size. Of the
+    result a square of `crop` pixels is cut at random, padded with the mean colour where the photograph ends. With
+    `whole` there is no chance but the mirror: the photograph is brought to the long side `crop` and padded to a square,
+    so that features of frozen blocks can be computed once.
+
+    Args:
+        crop: side of the square the network sees.
+        long_side: smallest and largest long side; (0, 0) draws a factor instead.
+        scale: smallest and largest factor.
+        whole: always the whole photograph.
+        stretch: drop the aspect: the whole photograph as a square.
+        mirror: mirror half of the photographs.
+        colour: strength of random changes of brightness, contrast, saturation and hue; 0 leaves colours alone.
+    """
+
+    crop: int = 321
+    long_side: tuple[int, int] = (0, 0)
+    scale: tuple[float, float] = (1.0, 1.0)
+    whole: bool = False
+    stretch: bool = False
+    mirror: bool = True
+    colour: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.crop < 1:
+            raise SettingsError(f"views.crop: {self.crop} must be above 0")
+        if not 0 <= self.long_side[0] <= self.long_side[1]:
+            raise SettingsError(f"views.long_side: {list(self.long_side)} must be a smallest and a largest side")
+        if not 0 < self.scale[0] <= self.scale[1]:
+            raise SettingsError(f"views.scale: {list(self.scale)} must be a smallest and a largest factor above 0")
+        if not 0 <= self.colour <= 1:
+            raise SettingsError(f"views.colour: {self.colour} must lie between 0 and 1")
+
+    def draw(self, size: tuple[int, int], *, seed: int, epoch: int, image_id: str) -> View:
+        """The view of a photograph of (height, width) `size`, drawn from (seed, epoch, image id)."""
+        if self.whole or self.stretch:
+            mirror = self.mirror and bool(generator(seed, "mirror", epoch, image_id).random() < 0.5)
+            return self.whole_view(size, mirror=mirror)
+        return random_view(
+            size,
+            seed=seed,
+            epoch=epoch,
+            image_id=image_id,
+            crop=self.crop,
+            long_side=self.long_side if self.long_side[1] else None,
+            scale=None if self.long_side[1] else self.scale,
+            mirror=self.mirror,
+        )
+
+    def whole_view(self, size: tuple[int, int], *, mirror: bool) -> View:
+        """The view without chance: the whole photograph, padded (or stretched) to the square."""
+        return whole_view(
+            size,
+            long_side=self.crop,
+            pad_to=None if self.stretch else self.crop,
+            stretch=self.stretch,
+            mirror=mirror,
+        )
+
+
+def load_photograph(sample: Sample) -> Tensor:
+    """The photograph as a tensor, uint8 (3, H, W)."""
+    return torch.from_numpy(read_image(sample.image)).permute(2, 0, 1)
+
+
+def view_photograph(image: Tensor, view: View, backbone: Backbone) -> Tensor:
+    """The photograph at a view, normalised for the backbone: float32 (3, crop, crop)."""
+    return normalise(to_view(image, view, IMAGE, fill=[255 * value for value in backbone.mean]), backbone)
+
+
+def change_colours(image: Tensor, strength: float, *, seed: int, epoch: int, image_id: str) -> Tensor:
+    """Random brightness, contrast, saturation and hue, drawn from (seed, epoch, image id).
+
+    Args:
+        image: uint8 (3, H, W).
+        strength: 0 leaves the image alone; brightness, contrast and saturation change by up to this share.
+    """
+    if not strength:
+        return image
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(derived_seed(seed, "colour", epoch, image_id))
+        changed: Tensor = v2.ColorJitter(strength, strength, strength, strength / 4)(image)
+    return changed

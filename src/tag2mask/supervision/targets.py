@@ -1,0 +1,25 @@
+"""What a training step learns from."""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from torch import Tensor, nn
+
+from tag2mask.engine.system import Batch, Position
+
+
+@dataclass(frozen=True)
+class Targets:
+    """Targets of one step, on the label grid of the scores.
+
+    Args:
+        labels: class ids (N, h, w), 255 unlabelled.
+    """
+
+    labels: Tensor
+
+
+class Supervision(Protocol):
+    """Makes the targets of a step; it may look at the network's own scores, or call the network again."""
+
+    def __call__(self, batch: Batch, scores: Tensor, network: nn.Module, position: Position) -> Targets: ...

@@ -1,0 +1,266 @@
+"""What tag2mask does, as functions: the commands of the same names call these."""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+
+from tag2mask.configure import Configuration, as_arguments, parse_arguments
+from tag2mask.data.csv_folder import read_label_table
+from tag2mask.data.demo import write_demo_data
+from tag2mask.data.images import IMAGE_SUFFIXES, read_image
+from tag2mask.data.masks import encode_mask, overlay
+from tag2mask.engine.environment import Environment, Runtime
+from tag2mask.engine.files import atomic_path, write_bytes
+from tag2mask.engine.plan import Plan, StageForecast, forecast, run_plan
+from tag2mask.engine.progress import Reporter
+from tag2mask.engine.workspace import Workspace
+from tag2mask.errors import DataError, WeightsError, unknown_choice
+from tag2mask.evaluation.segmentation import SegmentationScores, evaluate_folders
+from tag2mask.methods.registry import METHODS, Method, find_method
+from tag2mask.methods.supervised import SupervisedSettings, supervised
+from tag2mask.networks.backbones import BackboneInfo
+from tag2mask.networks.backbones import list_backbones as _list_backbones
+from tag2mask.networks.inference import InferenceSettings
+from tag2mask.networks.model_file import ModelHeader, load_model
+from tag2mask.networks.segmenter import Segmenter
+from tag2mask.run_folder import RunResult, write_run
+from tag2mask.stages.crf import CRFSettings
+from tag2mask.stages.predict import PredictionSettings, predict_mask
+
+
+def run(
+    method: str,
+    data: str | Path,
+    *,
+    workspace: str | Path = "workspace",
+    config: str | Path | None = None,
+    quiet: bool = False,
+    **settings: Any,
+) -> RunResult:
+    """Trains a method on a folder of tagged photographs, predicts masks and scores them where there is truth.
+
+    What an earlier run has made already is used again; a run that was killed goes on where it stopped.
+
+    Args:
+        method: one of `list_methods`.
+        data: folder of tagged photographs.
+        workspace: folder that keeps everything.
+        config: YAML of settings, or a preset's name such as ``"small/cam"``.
+        quiet: no progress.
+        settings: any other setting, two underscores for a dot: ``classifier__training__epochs=3``.
+
+    Returns:
+        where model, masks and pictures are, and the figures.
+
+    Raises:
+        Tag2MaskError: bad settings or data, in one clear line.
+
+    Example:
+        >>> result = tag2mask.run("cam", "photos", config="small/cam")  # doctest: +SKIP
+        >>> result.metrics["val"]["mean_iou"]  # doctest: +SKIP
+    """
+    given = {"data": str(data), "workspace": str(workspace), **settings}
+    arguments = [*(["--config", str(config)] if config else []), *as_arguments(given)]
+    return run_configuration(parse_arguments(find_method(method), arguments), Reporter(quiet=quiet))
+
+
+def run_configuration(configuration: Configuration, reporter: Reporter) -> RunResult:
+    """Runs a method with its settings made up."""
+    env, plan = prepare(configuration, reporter)
+    return write_run(plan, run_plan(plan, env), configuration, env)
+
+
+def dry_run(configuration: Configuration, reporter: Reporter) -> tuple[list[StageForecast], Environment]:
+    """What a run would do: stages, what is there already, an estimate of time and disk. Nothing is written."""
+    env, plan = prepare(configuration, reporter)
+    return forecast(plan, env), env
+
+
+def prepare(configuration: Configuration, reporter: Reporter) -> tuple[Environment, Plan]:
+    """Data set, workspace and the method's graph of stages, with what needs truth only where there is truth."""
+    dataset, held_out = configuration.run.dataset(configuration.runtime.seed)
+    env = Environment(dataset, Workspace(Path(configuration.run.workspace)), configuration.runtime, reporter)
+    plan = configuration.method.build(configuration.settings)
+    results = dict(plan.results)
+    if configuration.run.bound and configuration.method.tags_only:
+        settings = configuration.settings
+        bound = supervised(SupervisedSettings(settings.segmenter, settings.prediction))
+        results |= {f"bound_{name}": stage for name, stage in bound.results.items()}
+    for name, stage in list(results.items()):
+        if "masks" in stage.reads and not any(sample.mask for sample in env.split(stage.split).samples):
+            reporter.say(f"{name}: no truth, there are no masks of the {stage.split} photographs")
+            del results[name]
+    if held_out:
+        # The photographs a person tagged are what masks are wanted of, and most of them are in the training list.
+        results["masks"] = plan.predictions.on("train")
+    return env, dataclasses.replace(plan, results=results)
+
+
+def demo(
+    out: str | Path = "tag2mask-demo", *, config: str = "demo/cam", quiet: bool = False, **settings: Any
+) -> RunResult:
+    """Draws the demo data, trains `cam` on its tags and the upper bound on its masks.
+
+    Args:
+        out: folder for data and workspace.
+        config: the preset.
+        quiet: no progress.
+        settings: any other setting of the method `cam`, two underscores for a dot.
+    """
+    reporter = Reporter(quiet=quiet)
+    data = Path(out) / "data"
+    reporter.say(f"drawing the demo data in {data}")
+    write_demo_data(data, progress=reporter.callback("demo data"))
+    return run(
+        "cam", data, workspace=Path(out) / "workspace", config=config, quiet=quiet, **{"bound": True, **settings}
+    )
+
+
+@dataclass(frozen=True)
+class Predicted:
+    """What `predict` wrote for one photograph."""
+
+    photograph: Path
+    mask: Path
+    overlay: Path
+
+
+def predict(
+    model: str | Path,
+    photographs: Sequence[str | Path] | str | Path,
+    out: str | Path,
+    *,
+    tags: str | Path | None = None,
+    use_crf: bool | None = None,
+    runtime: Runtime | None = None,
+    quiet: bool = False,
+) -> list[Predicted]:
+    """Masks and overlays of photographs at their own size.
+
+    Args:
+        model: a run's ``model.safetensors``.
+        photographs: files and folders; folders are searched with their subfolders.
+        out: gets ``masks/`` (palette PNG) and ``overlays/`` (JPEG), named like the photographs.
+        tags: CSV of image_path,label: masks are restricted to a photograph's tags.
+        use_crf: refine with the dense CRF; as the model's run did by default.
+        runtime: device, precision and threads.
+        quiet: no progress.
+
+    Returns:
+        the files written, in the order of the photographs.
+
+    Raises:
+        Tag2MaskError: a file is missing or unreadable, or two photographs would give one mask.
+    """
+    runtime = (runtime or Runtime()).resolved()
+    torch.set_num_threads(runtime.threads)
+    network, header = load_model(Path(model), device=runtime.torch_device)
+    if not isinstance(network, Segmenter):
+        raise WeightsError(f"{model}: is a {header.kind}, which makes no masks; give the model.safetensors of a run")
+    settings = prediction_settings(header)
+    if use_crf is not None:
+        settings = dataclasses.replace(settings, use_crf=use_crf)
+    if isinstance(photographs, str | Path):
+        photographs = [photographs]
+    names = find_photographs([Path(path) for path in photographs])
+    known = _known_tags(Path(tags), header.classes) if tags else None
+    written = []
+    with Reporter(quiet=quiet).task("predict", len(names)) as task:
+        for name, path in names.items():
+            class_ids = None if known is None else known(path, name)
+            image = read_image(path)
+            tensor = torch.from_numpy(image).permute(2, 0, 1)
+            mask = predict_mask(network, tensor, settings, runtime, class_ids=class_ids)
+            mask_path, overlay_path = Path(out) / "masks" / f"{name}.png", Path(out) / "overlays" / f"{name}.jpg"
+            write_bytes(mask_path, encode_mask(mask))
+            overlay_path.parent.mkdir(parents=True, exist_ok=True)
+            with atomic_path(overlay_path) as aside:
+                Image.fromarray(overlay(image, mask)).save(aside, format="JPEG", quality=90)
+            written.append(Predicted(path, mask_path, overlay_path))
+            task.advance()
+    return written
+
+
+def prediction_settings(header: ModelHeader) -> PredictionSettings:
+    """How a model file says masks are to be made."""
+    content = header.inference
+    if "inference" not in content:
+        return PredictionSettings(inference=_inference(content))
+    return PredictionSettings(
+        inference=_inference(content["inference"]), use_crf=content["use_crf"], crf=CRFSettings(**content["crf"])
+    )
+
+
+def _inference(content: dict[str, Any]) -> InferenceSettings:
+    return InferenceSettings(**{**content, "scales": tuple(content["scales"])})
+
+
+def find_photographs(paths: Sequence[Path]) -> dict[str, Path]:
+    """Photographs by the name of their masks: the path below the folder given, or the file's name, without suffix.
+
+    Raises:
+        DataError: a path is missing, a folder has no photographs, or two photographs have one name.
+    """
+    names: dict[str, Path] = {}
+    for path in paths:
+        if path.is_dir():
+            found = sorted(file for file in path.rglob("*") if file.suffix.lower() in IMAGE_SUFFIXES)
+            if not found:
+                raise DataError(f"{path}: no photographs in this folder ({', '.join(IMAGE_SUFFIXES)})")
+            named = [(file.relative_to(path).with_suffix("").as_posix(), file) for file in found]
+        elif path.is_file():
+            named = [(path.stem, path)]
+        else:
+            raise DataError(f"{path}: there is no such file or folder")
+        for name, file in named:
+            if name in names:
+                raise DataError(f"{file} and {names[name]} would both give the mask {name}.png; predict them apart")
+            names[name] = file
+    return names
+
+
+def _known_tags(table: Path, classes: Sequence[str]) -> Callable[[Path, str], list[int]]:
+    """Function of (photograph, name) that gives the class ids the table tags it with."""
+    rows = {Path(row.image_path).with_suffix("").as_posix(): row for row in read_label_table(table)}
+    by_stem = {Path(name).name: row for name, row in rows.items()}
+
+    def tags(path: Path, name: str) -> list[int]:
+        row = rows.get(name) or by_stem.get(path.stem)
+        if row is None:
+            raise DataError(f"{table}: no row for {path}")
+        unknown = [label for label in row.labels if label not in classes]
+        if unknown:
+            raise DataError(f"{row.where}: {unknown_choice('class', unknown[0], classes)}")
+        return [classes.index(label) + 1 for label in row.labels]
+
+    return tags
+
+
+def evaluate(predictions: str | Path, truth: str | Path, *, classes: Sequence[str] | None = None) -> SegmentationScores:
+    """Scores a folder of masks against a folder of true masks, paired by name.
+
+    Args:
+        predictions: folder of palette PNGs.
+        truth: folder of true masks; 255 is left out.
+        classes: names of the foreground classes; numbers by default.
+
+    Raises:
+        DataError: masks are missing or of different sizes.
+    """
+    names = ["background", *classes] if classes is not None else None
+    return evaluate_folders(predictions, truth, names)
+
+
+def list_methods() -> list[Method]:
+    """The methods there are."""
+    return list(METHODS.values())
+
+
+def list_backbones(pattern: str = "*") -> list[BackboneInfo]:
+    """Backbones whose name fits a pattern, those that are tested first."""
+    return _list_backbones(pattern)

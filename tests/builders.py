@@ -1,0 +1,93 @@
+"""Small data sets and settings that tests build on."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from tag2mask.data.datasets import open_dataset
+from tag2mask.data.masks import write_mask
+from tag2mask.data.samples import Dataset
+from tag2mask.engine.environment import Environment, Runtime
+from tag2mask.engine.workspace import Workspace
+
+COLOURS = {"disc": (220, 60, 40), "square": (50, 90, 220)}
+
+TINY = {
+    "classifier": {
+        "backbone": {"output_stride": 32, "weights": "none", "frozen_until": "blocks.0"},
+        "views": {"crop": 64, "long_side": [48, 80]},
+        "training": {"epochs": 2, "batch_size": 4, "checkpoint_seconds": 0},
+    },
+    "cams": {"output_stride": 16, "inference": {"scales": [1.0, 2.0]}},
+    "refinement": {"crf": {"iterations": 2}},
+    "segmenter": {
+        "backbone": {"weights": "none", "block": "blocks.4", "frozen_until": "blocks.2"},
+        "head": {"width": 16, "dilations": [2]},
+        "views": {"crop": 64, "whole": True},
+        "label_stride": 4,
+        "cache_features": True,
+        "training": {"epochs": 2, "batch_size": 4, "checkpoint_seconds": 0},
+    },
+    "prediction": {"inference": {"long_side": 64}},
+}
+"""Settings of `cam` that run in seconds, on random weights."""
+
+
+def write_shapes(root: Path, *, train: int = 6, val: int = 3, masks: bool = True, seed: int = 0) -> Path:
+    """A data set in VOC's layout: discs and squares on noise, sizes that differ."""
+    rng = np.random.default_rng(seed)
+    names = list(COLOURS)
+    lists: dict[str, list[str]] = {"train": [], "val": []}
+    rows = ["image_path,label"]
+    (root / "JPEGImages").mkdir(parents=True)
+    (root / "SegmentationClass").mkdir()
+    (root / "ImageSets" / "Segmentation").mkdir(parents=True)
+    for index in range(train + val):
+        height, width = (48 + 7 * (index % 3), 64 + 5 * (index % 2))
+        image = rng.integers(90, 160, (height, width, 3), dtype=np.uint8)
+        mask = np.zeros((height, width), dtype=np.uint8)
+        ys, xs = np.mgrid[:height, :width]
+        present = [names[index % 2]] if index % 3 else names
+        for position, name in enumerate(present):
+            cy, cx = height // 2, width * (position + 1) // (len(present) + 1)
+            inside = (
+                (ys - cy) ** 2 + (xs - cx) ** 2 < 120 if name == "disc" else (abs(ys - cy) < 10) & (abs(xs - cx) < 10)
+            )
+            image[inside] = COLOURS[name]
+            mask[inside] = names.index(name) + 1
+        image_id = f"shape_{index:02d}"
+        Image.fromarray(image).save(root / "JPEGImages" / f"{image_id}.png")
+        if masks:
+            write_mask(root / "SegmentationClass" / f"{image_id}.png", mask)
+        lists["train" if index < train else "val"].append(image_id)
+        rows.append(f'JPEGImages/{image_id}.png,"{",".join(present)}"')
+    for name, ids in lists.items():
+        (root / "ImageSets" / "Segmentation" / f"{name}.txt").write_text("\n".join(ids) + "\n")
+    (root / "classes.txt").write_text("\n".join(names) + "\n")
+    (root / "tags.csv").write_text("\n".join(rows) + "\n")
+    return root
+
+
+def shapes_environment(folder: Path, **runtime: Any) -> Environment:
+    """An environment on the shapes, written to ``folder/data`` if they are not there."""
+    root = folder / "data"
+    if not root.exists():
+        write_shapes(root)
+    return Environment(open_dataset(root), Workspace(folder / "workspace"), Runtime(**{"device": "cpu", **runtime}))
+
+
+def shapes_dataset(folder: Path) -> Dataset:
+    """The shapes as a data set."""
+    return open_dataset(write_shapes(folder))
+
+
+def file_bytes(folder: Path) -> dict[str, bytes]:
+    """Content of all artifact files below a folder; logs and timings are no artifacts."""
+    exempt = {"log.jsonl", "timing.json", "run.json", "summary.md", "digests.json", ".lock"}
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.name not in exempt and "tensorboard" not in path.parts
+    }

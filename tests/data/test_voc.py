@@ -1,0 +1,177 @@
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from tag2mask.data.voc import VOC_CLASSES, read_voc
+from tag2mask.errors import DataError
+
+
+def xml(*names: str, difficult: int = 0) -> str:
+    objects = "".join(f"<object><name>{n}</name><difficult>{difficult}</difficult></object>" for n in names)
+    return f"<annotation><filename>x.jpg</filename>{objects}</annotation>"
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    root = tmp_path / "VOCdevkit" / "VOC2012"
+    for name in ("JPEGImages", "ImageSets/Segmentation", "Annotations", "SegmentationClass", "SegmentationClassAug"):
+        (root / name).mkdir(parents=True)
+    for name, text in (("a", xml("dog", "cat", "dog")), ("b", xml("dog", difficult=1)), ("c", xml())):
+        Image.new("RGB", (2, 2)).save(root / f"JPEGImages/{name}.jpg")
+        (root / f"Annotations/{name}.xml").write_text(text)
+    (root / "ImageSets/Segmentation/train.txt").write_text("a\n\nb\n")
+    (root / "ImageSets/Segmentation/val.txt").write_text("c\n")
+    return root
+
+
+def write_list(home: Path, text: str, name: str = "train") -> None:
+    (home / f"ImageSets/Segmentation/{name}.txt").write_text(text)
+
+
+def test_annotations_with_vocs_classes_and_difficult_objects(home: Path) -> None:
+    data = read_voc(home)
+    assert data.classes == VOC_CLASSES
+    assert data.classes[data.sample("b").tags[0] - 1] == "dog"
+    assert data.sample("a").tags == (8, 12)
+    assert data.sample("c").tags == ()
+    assert data.sample("a").image == home / "JPEGImages/a.jpg"
+    assert [split.name for split in data.splits] == ["train", "val"]
+    assert data.root == home
+
+
+def test_folders_above_are_searched(home: Path, tmp_path: Path) -> None:
+    assert read_voc(tmp_path) == read_voc(home.parent) == read_voc(home)
+    other = home.parent / "VOC2007" / "JPEGImages"
+    other.mkdir(parents=True)
+    with pytest.raises(DataError, match=r"several, name one: .*VOC2007, .*VOC2012"):
+        read_voc(tmp_path)
+    assert read_voc(home).train.by_id.keys() == {"a", "b"}
+
+
+def test_no_images_folder(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="found none"):
+        read_voc(tmp_path)
+
+
+def test_masks_are_looked_for_never_opened(home: Path) -> None:
+    (home / "SegmentationClass/a.png").write_bytes(b"unreadable")
+    (home / "SegmentationClass/b.png").write_bytes(b"unreadable")
+    (home / "SegmentationClassAug/b.png").write_bytes(b"unreadable")
+    data = read_voc(home)
+    assert data.sample("a").mask == home / "SegmentationClass/a.png"
+    assert data.sample("b").mask == home / "SegmentationClassAug/b.png"
+    assert data.sample("c").mask is None
+
+
+def test_lists_of_path_pairs(home: Path) -> None:
+    (home / "Mine").mkdir()
+    (home / "Mine/a.png").touch()
+    (home / "SegmentationClass/b.png").touch()
+    write_list(home, "/JPEGImages/a.jpg /Mine/a.png\nJPEGImages/b.jpg SegmentationClassAug/b.png\n/JPEGImages/c.jpg\n")
+    data = read_voc(home, val_list=None)
+    assert [sample.id for sample in data.train] == ["a", "b", "c"]
+    assert [sample.mask for sample in data.train] == [home / "Mine/a.png", home / "SegmentationClass/b.png", None]
+    assert data.sample("a").image == home / "JPEGImages/a.jpg"
+
+
+def test_other_suffixes_subfolders_and_dots_in_ids(home: Path) -> None:
+    (home / "JPEGImages/sub").mkdir()
+    Image.new("RGB", (2, 2)).save(home / "JPEGImages/sub/d.v1.png")
+    (home / "Annotations/sub").mkdir()
+    (home / "Annotations/sub/d.v1.xml").write_text(xml("cow"))
+    write_list(home, "sub/d.v1")
+    data = read_voc(home)
+    assert data.train.samples[0].image == home / "JPEGImages/sub/d.v1.png"
+    write_list(home, "/JPEGImages/sub/d.v1.png")
+    assert read_voc(home) == data
+
+
+def test_tag_table_is_preferred_and_classes_file_fixes_names(home: Path) -> None:
+    (home / "tags.csv").write_text('image_path,label\nJPEGImages/a.jpg,"bee,ape"\n/JPEGImages/b.jpg,3\nc,\nd.jpg,ape\n')
+    (home / "classes.txt").write_text("bee\nape\ncat\n")
+    data = read_voc(home)
+    assert data.classes == ("bee", "ape", "cat")
+    assert [data.sample(name).tags for name in "abc"] == [(1, 2), (3,), ()]
+
+
+def test_classes_without_file_are_the_names_found(home: Path) -> None:
+    (home / "mine.csv").write_text("image_path,label\na.jpg,dog\nb.jpg,ape\nc.jpg,\n")
+    assert read_voc(home, labels_csv="mine.csv").classes == ("ape", "dog")
+    assert read_voc(home, labels_csv=home / "mine.csv").classes == ("ape", "dog")
+    with pytest.raises(DataError, match=r"gone\.csv: there is no such table"):
+        read_voc(home, labels_csv="gone.csv")
+
+
+def test_lists_by_name_by_file_name_and_by_path(home: Path, tmp_path: Path) -> None:
+    own = tmp_path / "own.txt"
+    own.write_text("c\n")
+    for name in ("val", "val.txt"):
+        assert [sample.id for sample in read_voc(home, train_list=name).train] == ["c"]
+    data = read_voc(home, train_list=str(own), val_list="train")
+    assert data.train.name == "own"
+    assert [sample.id for sample in data.train] == ["c"]
+    assert [split.name for split in data.splits] == ["own", "train"]
+
+
+def test_val_is_optional_but_a_named_list_is_not(home: Path) -> None:
+    (home / "ImageSets/Segmentation/val.txt").unlink()
+    assert read_voc(home).val is None
+    assert read_voc(home, val_list=None).val is None
+    with pytest.raises(DataError, match="unknown list 'valid'; choices: train"):
+        read_voc(home, val_list="valid")
+    with pytest.raises(DataError, match="unknown list 'train_aug'; choices: train"):
+        read_voc(home, train_list="train_aug")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", r"train\.txt: the list is empty"),
+        ("a\nz\n", r"train\.txt line 2: there is no photograph 'z'"),
+        ("a\n/JPEGImages/z.jpg\n", r"train\.txt line 2: there is no photograph 'z'"),
+        ("a\n\na\n", r"train\.txt line 3: 'a' is on line 1 already"),
+        ("a b c\n", r"train\.txt line 1: an id, or the paths"),
+        ("../JPEGImages/a\n", r"train\.txt line 1: .*cannot be the id"),
+    ],
+)
+def test_unusable_lists(home: Path, text: str, message: str) -> None:
+    write_list(home, text)
+    with pytest.raises(DataError, match=message):
+        read_voc(home)
+
+
+def test_missing_tags_name_the_line(home: Path) -> None:
+    (home / "Annotations/b.xml").unlink()
+    with pytest.raises(DataError, match=r"train\.txt line 3: no tags for 'b', there is no .*b\.xml"):
+        read_voc(home)
+    (home / "tags.csv").write_text("image_path,label\nJPEGImages/a.jpg,dog\n")
+    with pytest.raises(DataError, match=r"train\.txt line 3: no row for 'b' in .*tags\.csv"):
+        read_voc(home)
+    (home / "tags.csv").write_text("image_path,label\nJPEGImages/a.jpg,dog\na,cat\n")
+    with pytest.raises(DataError, match=r"line 3: 'a' has a row already"):
+        read_voc(home)
+    (home / "tags.csv").unlink()
+    (home / "Annotations").rename(home / "Elsewhere")
+    with pytest.raises(DataError, match="no tags; "):
+        read_voc(home)
+
+
+def test_damaged_annotation_and_unknown_class(home: Path) -> None:
+    (home / "Annotations/b.xml").write_text("<annotation>")
+    with pytest.raises(DataError, match=r"b\.xml: not proper XML"):
+        read_voc(home)
+    (home / "Annotations/b.xml").write_text(xml("dog"))
+    (home / "classes.txt").write_text("cat\n")
+    with pytest.raises(DataError, match=r"train\.txt line 1: unknown class 'dog'; choices: cat"):
+        read_voc(home)
+
+
+def test_real_photographs(shared_data: Path) -> None:
+    data = read_voc(shared_data / "voc12-small")
+    assert data.val is not None
+    assert (len(data.train), len(data.val)) == (821, 321)
+    assert data.classes == VOC_CLASSES
+    assert data.sample("2007_000032").tags == (1, 15)
+    assert all(sample.mask is not None and sample.tags for split in data.splits for sample in split)
+    assert len(read_voc(shared_data / "voc12-small", train_list="train_2007").train) == 311

@@ -1,0 +1,67 @@
+import dataclasses
+from pathlib import Path
+
+import pytest
+
+from tag2mask.engine.environment import Environment, Runtime
+from tag2mask.engine.workspace import Workspace
+from tag2mask.errors import DataError, SettingsError
+from tests.builders import shapes_dataset, shapes_environment
+
+ALL = frozenset({"images", "tags", "masks"})
+
+
+def test_samples_carry_only_what_is_declared(tmp_path: Path) -> None:
+    env = shapes_environment(tmp_path)
+    assert all(s.tags and s.mask for s in env.samples("train", ALL))  # type: ignore[arg-type]
+    assert all(s.tags and s.mask is None for s in env.samples("train", frozenset({"images", "tags"})))
+    assert all(not s.tags and s.mask is None for s in env.samples("val", frozenset({"images"})))
+
+
+def test_fingerprints_cover_what_is_read_and_nothing_else(tmp_path: Path) -> None:
+    dataset = shapes_dataset(tmp_path / "data")
+
+    def prints(reads: frozenset, dataset=dataset) -> str:  # type: ignore[no-untyped-def]
+        return Environment(dataset, Workspace(tmp_path / "ws")).data_fingerprint("train", reads)
+
+    tags_only, everything = frozenset({"images", "tags"}), ALL
+    before = prints(tags_only), prints(everything)
+    mask = dataset.train.samples[0].mask
+    assert mask is not None
+    mask.write_bytes((tmp_path / "data/SegmentationClass/shape_01.png").read_bytes())
+    assert prints(tags_only) == before[0]
+    assert prints(everything) != before[1]
+    renamed = dataclasses.replace(dataset, classes=("ball", "square"))
+    assert prints(tags_only, renamed) != before[0]
+    image = dataset.train.samples[0].image
+    image.write_bytes(dataset.train.samples[3].image.read_bytes())
+    assert prints(tags_only) != before[0]
+
+
+def test_a_missing_split_is_an_error(tmp_path: Path) -> None:
+    env = shapes_environment(tmp_path)
+    env.dataset = dataclasses.replace(env.dataset, val=None)
+    with pytest.raises(DataError, match="val"):
+        env.split("val")
+
+
+def test_runtime_is_resolved() -> None:
+    runtime = Runtime().resolved()
+    assert runtime.device in ("cpu", "cuda")
+    assert runtime.threads >= 1
+    assert runtime.workers >= 0
+    assert runtime.torch_device.type == runtime.device
+
+
+def test_threads_and_precision_enter_fingerprints_workers_do_not(tmp_path: Path) -> None:
+    first = shapes_environment(tmp_path, threads=1).runtime_fingerprint
+    assert shapes_environment(tmp_path, threads=2).runtime_fingerprint != first
+    assert shapes_environment(tmp_path, threads=1, precision="bf16-mixed").runtime_fingerprint != first
+    assert shapes_environment(tmp_path, threads=1, seed=1).runtime_fingerprint != first
+    assert shapes_environment(tmp_path, threads=1, workers=3).runtime_fingerprint == first
+
+
+@pytest.mark.parametrize("wrong", [{"precision": "8"}, {"threads": -1}, {"device": "tpu!"}, {"device": "meta"}])
+def test_impossible_values_are_named(wrong: dict) -> None:
+    with pytest.raises(SettingsError, match=next(iter(wrong))):
+        Runtime(**wrong).resolved()

@@ -1,0 +1,158 @@
+import json
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tag2mask.data.samples import Sample
+from tag2mask.engine.environment import Environment
+from tag2mask.engine.stage import Accumulator, Estimate, PerImageStage, ReduceStage, map_threads
+from tag2mask.errors import WorkspaceError
+from tests.builders import file_bytes, shapes_environment
+
+
+@dataclass(frozen=True)
+class Settings:
+    factor: int = 2
+
+
+class Lengths(PerImageStage):
+    name, suffix, reads = "lengths", ".txt", frozenset({"tags"})
+
+    def __init__(self, settings: Settings, dies_at: str = "", **inputs: Any) -> None:
+        super().__init__(settings, "train", **inputs)
+        self.dies_at, self.made = dies_at, []
+
+    def open(self, env: Environment) -> Callable[[Sample], bytes]:
+        def make(sample: Sample) -> bytes:
+            if sample.id == self.dies_at:
+                raise KeyboardInterrupt
+            self.made.append(sample.id)
+            return str(len(sample.tags) * self.settings.factor).encode()
+
+        return make
+
+    def estimate(self, env: Environment) -> Estimate:
+        return Estimate(1, 1)
+
+
+class Sum(ReduceStage):
+    name, reads, block = "sum", frozenset({"tags"}), 2
+
+    def __init__(self, lengths: Lengths) -> None:
+        super().__init__(Settings(), "train", lengths=lengths)
+        self.lengths = lengths
+
+    def open(self, env: Environment) -> Callable[[], Accumulator]:
+        stage = self
+
+        class Adder:
+            def __init__(self) -> None:
+                self.parts: list[list[int]] = [[]]
+
+            def add(self, sample: Sample) -> None:
+                self.parts[-1].append(int(stage.lengths.path(env, sample.id).read_text()))
+
+            def merge(self, other: "Adder") -> None:
+                self.parts += other.parts
+
+            def result(self) -> dict[str, Any]:
+                return {"parts": self.parts[1:]}
+
+        return Adder
+
+    def estimate(self, env: Environment) -> Estimate:
+        return Estimate(1, 1)
+
+
+def test_a_file_per_photograph_and_a_marker_at_the_end(tmp_path: Path) -> None:
+    env, stage = shapes_environment(tmp_path), Lengths(Settings())
+    assert not stage.complete(env)
+    stage.run(env)
+    assert stage.complete(env)
+    assert stage.path(env, "shape_00").read_text() == "4"
+    assert len(list((stage.folder(env) / "items").iterdir())) == 6
+    marker = json.loads((stage.folder(env) / "stage.json").read_text())
+    assert marker["settings"] == {"factor": 2}
+    assert marker["fingerprint"] == stage.fingerprint(env)
+
+
+@pytest.mark.parametrize("parallel", [False, True])
+def test_killed_and_started_again_nothing_is_made_twice(
+    tmp_path: Path, parallel: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Lengths, "parallel", parallel)
+    env = shapes_environment(tmp_path, threads=2)
+    with pytest.raises(KeyboardInterrupt):
+        Lengths(Settings(), dies_at="shape_03").run(env)
+    again = Lengths(Settings())
+    assert not again.complete(env)
+    there = {path.stem for path in (again.folder(env) / "items").iterdir()}
+    again.run(env)
+    assert set(again.made).isdisjoint(there)
+    assert set(again.made) | there == {f"shape_{index:02d}" for index in range(6)}
+    assert not [path for path in again.folder(env).rglob("*.part")]
+    fresh = shapes_environment(tmp_path / "other", threads=2)
+    Lengths(Settings()).run(fresh)
+    assert file_bytes(env.workspace.stages) == file_bytes(fresh.workspace.stages)
+
+
+def test_fingerprint_follows_settings_inputs_version_and_split(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    env = shapes_environment(tmp_path)
+    first = Lengths(Settings()).fingerprint(env)
+    assert Lengths(Settings()).fingerprint(env) == first
+    assert Lengths(Settings(3)).fingerprint(env) != first
+    assert Lengths(Settings(), other=Lengths(Settings(3))).fingerprint(env) != first
+    assert Lengths(Settings()).on("val").fingerprint(env) != first
+    monkeypatch.setattr(Lengths, "version", 2)
+    assert Lengths(Settings()).fingerprint(env) != first
+
+
+def test_time_adds_up_over_interruptions(tmp_path: Path) -> None:
+    env = shapes_environment(tmp_path)
+    with pytest.raises(KeyboardInterrupt):
+        Lengths(Settings(), dies_at="shape_05").run(env)
+    stage = Lengths(Settings())
+    stage._add_seconds(env, 5.0)
+    stage.run(env)
+    assert stage.seconds(env) >= 5.0
+    assert Lengths(Settings(9)).seconds(env) == 0.0
+
+
+def test_reduce_merges_fixed_blocks_in_order(tmp_path: Path) -> None:
+    env = shapes_environment(tmp_path)
+    lengths = Lengths(Settings())
+    lengths.run(env)
+    total = Sum(lengths)
+    total.run(env)
+    assert total.metrics(env) == {"parts": [[4, 2], [2, 4], [2, 2]]}
+    assert lengths.metrics(env) == {}
+    (total.folder(env) / "result.json").write_text("{ cut")
+    with pytest.raises(WorkspaceError, match=r"result\.json"):
+        total.metrics(env)
+
+
+def test_default_picture_is_the_photograph(tmp_path: Path) -> None:
+    image = np.zeros((4, 5, 3), np.uint8)
+    assert Lengths(Settings()).picture(shapes_environment(tmp_path), "x", image) is image
+
+
+def test_map_threads_stops_at_the_first_error() -> None:
+    seen, lock = [], threading.Lock()
+
+    def function(item: int) -> None:
+        with lock:
+            seen.append(item)
+        if item == 3:
+            raise ValueError("three")
+
+    with pytest.raises(ValueError, match="three"):
+        map_threads(function, list(range(100)), 2, lambda item: None)
+    assert len(seen) < 100
+    done: list[int] = []
+    map_threads(lambda item: None, list(range(20)), 3, done.append)
+    assert sorted(done) == list(range(20))

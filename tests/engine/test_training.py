@@ -1,0 +1,161 @@
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from tag2mask.data.samples import Sample
+from tag2mask.engine.logs import read_log
+from tag2mask.engine.schedules import ScheduleSettings
+from tag2mask.engine.system import Batch, Losses, ParameterGroup, Position, System, total_loss
+from tag2mask.engine.training import TrainingSettings, epoch_batches, fit, make_optimizers, time_step
+from tag2mask.errors import SettingsError, WorkspaceError
+from tests.builders import shapes_environment
+
+
+class Regression(System):
+    """A small network with dropout: its training draws random numbers at every step."""
+
+    def __init__(self, dies_at: int = -1) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.body = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Dropout(0.5))
+        self.head = nn.Linear(4, 1)
+        self.dies_at = dies_at
+        self.seen: list[tuple[int, int, tuple[str, ...]]] = []
+
+    def forward(self, batch: Batch, position: Position) -> Losses:
+        if position.step == self.dies_at:
+            raise KeyboardInterrupt
+        self.seen.append((position.step, position.epoch, tuple(batch["id"])))
+        value = self.head(self.body(batch["image"]).mean((2, 3)))[:, 0]
+        error = (value - batch["target"]) ** 2
+        return {"error": (error.sum(), batch["target"].new_tensor(len(error)))}
+
+    def parameter_groups(self) -> dict[str, list[ParameterGroup]]:
+        return {
+            "body": [ParameterGroup(list(self.body.parameters()))],
+            "head": [ParameterGroup(list(self.head.parameters()), 10.0)],
+        }
+
+
+def example(sample: Sample, epoch: int) -> dict[str, Any]:
+    torch.manual_seed(int(sample.id[-2:]) * 100 + epoch)
+    return {"image": torch.randn(3, 6, 6), "target": torch.tensor(float(epoch))}
+
+
+SETTINGS = TrainingSettings(
+    epochs=3, batch_size=4, learning_rate=0.01, optimizer="adamw", gradient_clip=1.0, checkpoint_seconds=0
+)
+
+
+def train(folder: Path, system: Regression, settings: TrainingSettings = SETTINGS, **runtime: Any) -> Regression:
+    env = shapes_environment(folder.parent, threads=1, **runtime)
+    samples = env.samples("train", frozenset({"images"}))
+    fit(system, samples, example, settings, env, folder=folder, title="regression")
+    return system
+
+
+@pytest.mark.parametrize("kind", ["sgd", "adamw"])
+def test_killed_at_any_step_it_ends_the_same(tmp_path: Path, kind: str) -> None:
+    settings = TrainingSettings(epochs=3, batch_size=4, optimizer=kind, checkpoint_seconds=0)  # type: ignore[arg-type]
+    whole = train(tmp_path / "whole", Regression(), settings)
+    assert [step for step, _, _ in whole.seen] == list(range(6))
+    for step in range(1, 6):
+        folder = tmp_path / f"killed{step}"
+        with pytest.raises(KeyboardInterrupt):
+            train(folder, Regression(dies_at=step), settings)
+        again = train(folder, Regression(), settings)
+        assert again.seen == whole.seen[step:]
+        for name, value in whole.state_dict().items():
+            assert torch.equal(again.state_dict()[name], value), (step, name)
+        assert [line["step"] for line in read_log(folder)] == [2, 4, 6]
+
+
+def test_every_photograph_once_per_epoch_in_a_new_order() -> None:
+    first, second = epoch_batches(10, 4, 0, 0), epoch_batches(10, 4, 0, 1)
+    assert sorted(sum(first, [])) == list(range(10))
+    assert [len(batch) for batch in first] == [4, 4, 2]
+    assert first != second
+    assert first == epoch_batches(10, 4, 0, 0)
+    assert first != epoch_batches(10, 4, 1, 0)
+
+
+def test_seed_changes_the_result(tmp_path: Path) -> None:
+    first, second = train(tmp_path / "a", Regression()), train(tmp_path / "b", Regression(), seed=1)
+    assert not torch.equal(first.head.weight, second.head.weight)
+
+
+def test_workers_do_not_change_the_result(tmp_path: Path) -> None:
+    first, second = train(tmp_path / "a", Regression()), train(tmp_path / "b", Regression(), workers=2)
+    assert torch.equal(first.head.weight, second.head.weight)
+
+
+def test_log_holds_losses_rates_and_speed(tmp_path: Path) -> None:
+    train(tmp_path / "a", Regression())
+    lines = read_log(tmp_path / "a")
+    assert len(lines) == 3
+    assert set(lines[0]) == {"step", "learning_rate", "error", "images_per_second", "waiting_share"}
+    assert lines[0]["learning_rate"] > lines[-1]["learning_rate"] > 0
+    assert 0 <= lines[0]["waiting_share"] <= 1
+
+
+def test_one_optimiser_per_owner_with_rates_per_group() -> None:
+    optimizers = make_optimizers(Regression(), TrainingSettings(learning_rate=0.5))
+    assert set(optimizers) == {"body", "head"}
+    assert optimizers["head"].param_groups[0]["base_lr"] == 5.0
+    assert isinstance(optimizers["body"], torch.optim.SGD)
+    assert optimizers["body"].param_groups[0]["momentum"] == 0.9
+
+
+def test_clipping_bounds_the_step(tmp_path: Path) -> None:
+    before = Regression().head.weight.clone()
+    settings = TrainingSettings(
+        epochs=1,
+        batch_size=6,
+        learning_rate=1.0,
+        head_multiplier=1,
+        momentum=0,
+        weight_decay=0,
+        gradient_clip=1e-3,
+        schedule=ScheduleSettings("constant"),
+    )
+    after = train(tmp_path / "a", Regression(), settings)
+    assert 0 < float((after.head.weight - before).norm().detach()) <= 10 * 1e-3 * 1.01
+
+
+def test_a_damaged_checkpoint_is_named(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "checkpoint.pt").write_bytes(b"cut short")
+    with pytest.raises(WorkspaceError, match=r"checkpoint\.pt"):
+        train(tmp_path / "a", Regression())
+
+
+def test_a_loss_that_is_not_finite_stops_with_its_name() -> None:
+    losses = {"seed": (torch.tensor(1.0), torch.tensor(2)), "boundary": (torch.tensor(float("nan")), torch.tensor(1))}
+    with pytest.raises(FloatingPointError, match="boundary nan"):
+        total_loss(losses)
+
+
+def test_an_empty_count_is_zero_with_zero_gradient() -> None:
+    weight = torch.ones(3, requires_grad=True)
+    total = total_loss({"empty": ((weight * 0).sum(), torch.tensor(0)), "mean": (weight.sum() * 2, torch.tensor(4))})
+    assert float(total.detach()) == 1.5
+    total.backward()
+    assert weight.grad is not None
+    assert torch.equal(weight.grad, torch.full((3,), 0.5))
+
+
+def test_a_step_can_be_timed(tmp_path: Path) -> None:
+    env = shapes_environment(tmp_path, threads=1)
+    example: dict[str, Tensor] = {"image": torch.zeros(3, 8, 8), "target": torch.tensor(1.0)}
+    assert time_step(Regression(), example, SETTINGS, env.runtime) > 0
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"epochs": 0}, {"batch_size": -1}, {"learning_rate": 0.0}, {"optimizer": "lamb"}, {"momentum": -0.1}]
+)
+def test_impossible_values_are_named(wrong: dict) -> None:
+    with pytest.raises(SettingsError, match=next(iter(wrong))):
+        TrainingSettings(**wrong)

@@ -1,0 +1,256 @@
+"""Blocks: caching and continuing is exact, frozen means frozen, batch norm stays put, tokens become grids."""
+
+from collections.abc import Callable
+from typing import TypeVar
+
+import pytest
+import timm
+import torch
+import torch.nn.functional as F
+from timm.layers import resample_abs_pos_embed
+from torch import Tensor, nn
+
+from tag2mask.errors import SettingsError
+from tag2mask.networks.backbones import Backbone, create_backbone
+from tag2mask.networks.feature_blocks import VitBackbone
+
+CHAINS = ["tf_efficientnet_lite0", "resnet18", "vgg11_bn"]
+OTHERS = ["convnext_atto", "vit_tiny_patch16_224"]
+
+
+Network = TypeVar("Network", bound=nn.Module)
+
+
+def awaken(module: Network) -> Network:
+    """Draw what starts at zero or one, so that no residual branch is silent and no batch norm the identity."""
+    with torch.no_grad():
+        for parameter in module.parameters():
+            if parameter.ndim <= 1:
+                parameter.copy_(torch.empty_like(parameter).uniform_(0.5, 1.5))
+        for key, value in module.named_buffers():
+            if "running" in key:
+                value.uniform_(0.5, 1.5)
+    return module
+
+
+@pytest.fixture
+def build() -> Callable[..., Backbone]:
+    def make(name: str, **options: object) -> Backbone:
+        torch.manual_seed(0)
+        return awaken(create_backbone(name, weights="none", **options))  # type: ignore[arg-type]
+
+    return make
+
+
+def images(height: int = 64, width: int = 80) -> Tensor:
+    return torch.randn(2, 3, height, width, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.mark.parametrize("training", [False, True])
+@pytest.mark.parametrize("name", CHAINS)
+def test_continuing_from_a_block_is_exact(build: Callable[..., Backbone], name: str, training: bool) -> None:
+    backbone = build(name).train(training)
+    batch = images(75, 53)
+    with torch.no_grad():
+        expected = backbone(batch)
+        assert torch.isfinite(expected).all()
+        for block in backbone.blocks:
+            features = backbone.encode(batch, block)
+            stride = backbone.stride_of(block)
+            assert features.shape == (2, backbone.channels_of(block), -(-75 // stride), -(-53 // stride))
+            kept = features.clone()
+            assert torch.equal(backbone.forward_from(features, block), expected)
+            assert torch.equal(features, kept)
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_other_networks_say_what_can_be_cached(build: Callable[..., Backbone], name: str) -> None:
+    backbone = build(name)
+    assert not backbone.cacheable
+    for attempt in (
+        lambda: backbone.encode(images(), backbone.block),
+        lambda: backbone.forward_from(images(), backbone.block),
+    ):
+        with pytest.raises(SettingsError, match=f"'{name}' cannot be cached .* EfficientNet, ResNet and VGG can"):
+            attempt()
+
+
+def test_unknown_blocks(build: Callable[..., Backbone]) -> None:
+    backbone = build("resnet18", block="layer2")
+    calls: list[Callable[[], object]] = [
+        lambda: backbone.encode(images(), "layer3"),
+        lambda: backbone.forward_from(images(), "layer3"),
+        lambda: backbone.freeze("layer3"),
+        lambda: backbone.channels_of("layer3"),
+        lambda: backbone.stride_of("layer3"),
+    ]
+    for call in calls:
+        with pytest.raises(SettingsError, match=r"block of backbone 'resnet18' 'layer3'; choices: stem, .*layer2\.1$"):
+            call()
+
+
+@pytest.mark.parametrize(
+    ("name", "until", "frozen", "trained"),
+    [
+        ("resnet18", "layer2", "layer2.1.conv2.weight", "layer3.0.conv1.weight"),
+        ("tf_efficientnet_lite0", "blocks.3", "blocks.3.2.conv_pw.weight", "blocks.4.0.conv_pw.weight"),
+        ("vgg11", "conv2", "features.3.weight", "features.6.weight"),
+        ("convnext_atto", "stages.1", "stages.1.blocks.0.gamma", "stages.2.blocks.0.gamma"),
+        ("vit_tiny_patch16_224", "blocks.4", "cls_token", "blocks.5.attn.qkv.weight"),
+    ],
+)
+def test_frozen_blocks_take_no_gradient(
+    build: Callable[..., Backbone], name: str, until: str, frozen: str, trained: str
+) -> None:
+    backbone = build(name)
+    before = backbone(images())
+    backbone.freeze(until)
+    parameters = dict(backbone.network.named_parameters())
+    expected = list(backbone.blocks).index(until) if until in backbone.blocks else None
+    assert backbone.frozen_until == (backbone.blocks[expected] if expected is not None else "layer2.1")
+    after = backbone(images())
+    torch.testing.assert_close(after, before, atol=0, rtol=0)
+    after.square().mean().backward()
+    assert parameters[frozen].grad is None
+    assert not parameters[frozen].requires_grad
+    assert parameters[trained].grad is not None
+    assert float(parameters[trained].grad.abs().max()) > 0
+    assert all(parameter.grad is not None for parameter in parameters.values() if parameter.requires_grad)
+    backbone.freeze(None)
+    assert backbone.frozen_until is None
+    assert parameters[frozen].requires_grad
+
+
+def test_everything_before_the_frozen_block_is_frozen(build: Callable[..., Backbone]) -> None:
+    for name, until in (("resnet18", "layer3.0"), ("convnext_atto", "stages.2"), ("vit_tiny_patch16_224", "norm")):
+        backbone = build(name)
+        cut = build(name, block=until)
+        backbone.freeze(until)
+        names = {key for key, value in backbone.named_parameters() if not value.requires_grad}
+        assert set(dict(cut.named_parameters())) <= names
+        backbone.freeze(backbone.block)
+        assert not any(parameter.requires_grad for parameter in backbone.parameters())
+
+
+def test_frozen_blocks_run_without_a_graph(build: Callable[..., Backbone]) -> None:
+    backbone = build("resnet18")
+    backbone.freeze("layer2")
+    batch = images().requires_grad_()
+    assert not backbone.encode(batch, "layer2").requires_grad
+    assert backbone.encode(batch, "layer3.0").requires_grad
+    features = backbone.encode(batch, "layer1").requires_grad_()
+    backbone.forward_from(features, "layer1").sum().backward()
+    assert features.grad is None
+    backbone.freeze(None)
+    assert backbone.encode(batch, "layer2").requires_grad
+
+
+def test_batch_norm_never_moves(build: Callable[..., Backbone]) -> None:
+    backbone = build("resnet18").train()
+    norms = [module for module in backbone.modules() if isinstance(module, nn.BatchNorm2d)]
+    assert not any(module.training for module in norms)
+    assert backbone.network.get_submodule("layer4.1").training
+    before = {key: value.clone() for key, value in backbone.named_buffers()}
+    backbone(images())
+    assert all(torch.equal(before[key], value) for key, value in backbone.named_buffers())
+
+
+def test_batch_norm_affine_is_a_setting(build: Callable[..., Backbone]) -> None:
+    for asked in (False, True):
+        backbone = build("resnet18", train_norm_affine=asked)
+        backbone.freeze("layer2")
+        parameters = dict(backbone.network.named_parameters())
+        assert parameters["layer4.1.bn2.weight"].requires_grad == asked
+        assert not parameters["layer1.0.bn1.weight"].requires_grad
+        assert parameters["layer4.1.conv2.weight"].requires_grad
+
+
+def test_frozen_blocks_stay_in_evaluation_mode(build: Callable[..., Backbone]) -> None:
+    backbone = build("resnet18")
+    backbone.freeze("layer1")
+    backbone.train()
+    assert not backbone.network.get_submodule("layer1.1.conv1").training
+    assert backbone.network.get_submodule("layer2.0.conv1").training
+    assert backbone.training
+    backbone.eval()
+    assert not backbone.network.get_submodule("layer2.0.conv1").training
+
+
+def test_shapes_of_blocks(build: Callable[..., Backbone]) -> None:
+    backbone = build("resnet18", output_stride=8)
+    expected = {"stem": (64, 4), "layer1": (64, 4), "layer2": (128, 8), "layer3": (256, 8), "layer4": (512, 8)}
+    assert {key: (backbone.channels_of(key), backbone.stride_of(key)) for key in expected} == expected
+
+
+@pytest.mark.parametrize("name", ["convnext_atto", "regnetx_002", "xception41p"])
+def test_staged_features_are_timms(build: Callable[..., Backbone], name: str) -> None:
+    torch.manual_seed(0)
+    reference = awaken(timm.create_model(name, output_stride=16, num_classes=0)).eval()
+    expected = reference.forward_intermediates(images(), intermediates_only=True)
+    for index, block in enumerate(build(name).blocks):
+        backbone = build(name, block=block).eval()
+        kept = backbone.network.state_dict()
+        backbone.network.load_state_dict({key: value for key, value in reference.state_dict().items() if key in kept})
+        torch.testing.assert_close(backbone(images()), expected[index], atol=0, rtol=0)
+        assert backbone.channels == expected[index].shape[1]
+        assert backbone.stride == 64 // expected[index].shape[2]
+
+
+def test_transformer_equals_timm_at_its_own_size() -> None:
+    """Class, register and patch tokens at the pretraining size, where positions need no resizing."""
+    for name in (
+        "vit_tiny_patch16_224",
+        "vit_small_patch14_reg4_dinov2",
+        "vit_xsmall_patch16_clip_224",
+        "deit3_small_patch16_224",
+    ):
+        torch.manual_seed(0)
+        reference = timm.create_model(name, img_size=112, num_classes=0).eval()
+        backbone = create_backbone(name, output_stride=reference.patch_embed.patch_size[0], weights="none").eval()
+        assert isinstance(backbone, VitBackbone)
+        backbone.network = reference
+        batch = images(112, 112)
+        with torch.no_grad():
+            expected = reference.forward_features(batch)
+            torch.testing.assert_close(backbone.tokens(batch), expected, atol=1e-5, rtol=1e-5)
+        cells = 112 // backbone.stride
+        grid = expected[:, -(cells**2) :].reshape(2, cells, cells, -1).permute(0, 3, 1, 2)
+        with torch.no_grad():
+            torch.testing.assert_close(backbone(batch), grid, atol=1e-5, rtol=1e-5)
+
+
+def test_transformer_without_positions(build: Callable[..., Backbone]) -> None:
+    backbone = build("vit_tiny_patch16_224").eval()
+    reference = timm.create_model("vit_tiny_patch16_224", pos_embed="none", num_classes=0).eval()
+    backbone.network = reference
+    batch = images(224, 224)
+    with torch.no_grad():
+        expected = reference.forward_features(batch)[:, 1:]
+        torch.testing.assert_close(backbone(batch).flatten(2).transpose(1, 2), expected, atol=1e-5, rtol=1e-5)
+
+
+def test_positions_are_resized_without_antialiasing(build: Callable[..., Backbone]) -> None:
+    """The grid of positions as DINOv2 resizes it: bicubic by size, corners not aligned, no antialiasing."""
+    backbone = build("vit_tiny_patch16_224", block="patch_embed").eval()
+    table = backbone.network.get_parameter("pos_embed")
+    with torch.no_grad():
+        table.normal_()
+        backbone.network.get_submodule("patch_embed").get_submodule("proj").requires_grad_(False)
+        for parameter in backbone.network.get_submodule("patch_embed").parameters():
+            parameter.zero_()
+        positions = backbone(images(80, 112)[:1])
+    grid = table[:, 1:].detach().reshape(1, 14, 14, -1).permute(0, 3, 1, 2)
+    expected = F.interpolate(grid, size=(5, 7), mode="bicubic", align_corners=False, antialias=False)
+    torch.testing.assert_close(positions, expected, atol=1e-6, rtol=0)
+    antialiased = resample_abs_pos_embed(table.detach(), [5, 7])[:, 1:].transpose(1, 2).reshape(expected.shape)
+    assert float((positions - antialiased).abs().max()) > 0.1
+
+
+def test_transformer_pads_with_the_mean_colour(build: Callable[..., Backbone]) -> None:
+    backbone = build("vit_tiny_patch16_224").eval()
+    batch = images(40, 50)
+    with torch.no_grad():
+        features = backbone(batch)
+        torch.testing.assert_close(features, backbone(F.pad(batch, (0, 14, 0, 8))), atol=0, rtol=0)
+    assert features.shape == (2, 192, 3, 4)
+    assert (backbone.stride, backbone.channels) == (16, 192)

@@ -1,0 +1,33 @@
+from dataclasses import dataclass, field
+from enum import Enum
+from pathlib import Path
+
+import pytest
+
+from tag2mask.settings import OMIT, canonical
+
+
+class Rule(Enum):
+    SUM = "sum"
+
+
+@dataclass(frozen=True)
+class Inner:
+    rule: Rule = Rule.SUM
+    hidden: int = field(default=3, metadata=OMIT)
+
+
+@dataclass(frozen=True)
+class Outer:
+    inner: Inner = field(default_factory=Inner)
+    path: Path = Path("a/b")
+    sizes: tuple[int, ...] = (1, 2)
+
+
+def test_dataclasses_become_plain_values() -> None:
+    assert canonical(Outer()) == {"inner": {"rule": "sum"}, "path": "a/b", "sizes": [1, 2]}
+
+
+def test_a_value_without_a_form_is_refused() -> None:
+    with pytest.raises(TypeError, match="object"):
+        canonical({"x": object()})
