@@ -1,6 +1,7 @@
 """tag2mask: from image tags to pixel masks.
 
-The verbs are `run`, `predict`, `evaluate`, `demo`, `list_methods` and `list_backbones`; `dense_crf` is useful on its own.
+The verbs are `run`, `predict`, `evaluate`, `demo`, `list_methods` and `list_backbones`; `dense_crf` is useful on its
+own.
 """
 
 import importlib
@@ -27,9 +28,14 @@ _HOMES = {
 __all__ = [*_HOMES, "__version__"]
 
 if TYPE_CHECKING:
-    from tag2mask.errors import Tag2MaskError
-    from tag2mask.refine.dense_crf import dense_crf
-    from tag2mask.verbs import demo, evaluate, list_backbones, list_methods, predict, run
+    from tag2mask.errors import Tag2MaskError as Tag2MaskError
+    from tag2mask.refine.dense_crf import dense_crf as dense_crf
+    from tag2mask.verbs import demo as demo
+    from tag2mask.verbs import evaluate as evaluate
+    from tag2mask.verbs import list_backbones as list_backbones
+    from tag2mask.verbs import list_methods as list_methods
+    from tag2mask.verbs import predict as predict
+    from tag2mask.verbs import run as run
 
 
 def __getattr__(name: str) -> Any:

@@ -1,7 +1,6 @@
 """The command `tag2mask`."""
 
 import argparse
-import json
 import sys
 import traceback
 from collections.abc import Callable, Sequence
@@ -108,7 +107,7 @@ def _parser() -> argparse.ArgumentParser:
 
     command("list-methods", _list_methods, "the methods there are")
     sub = command("list-backbones", _list_backbones, "the pretrained networks methods can be built on")
-    sub.add_argument("pattern", nargs="?", default="*", help="names that fit, for example 'resnet*'")
+    sub.add_argument("pattern", nargs="?", help="names that fit, for example 'resnet*' (default: those tested)")
     return parser
 
 
@@ -181,7 +180,7 @@ def _predict(arguments: argparse.Namespace) -> int:
 
 def _evaluate(arguments: argparse.Namespace) -> int:
     from tag2mask.data.csv_folder import read_class_names
-    from tag2mask.engine.files import write_json
+    from tag2mask.files import write_json
     from tag2mask.verbs import evaluate
 
     classes = read_class_names(Path(arguments.classes)) if arguments.classes else None
@@ -203,7 +202,15 @@ def _list_methods(arguments: argparse.Namespace) -> int:
 def _list_backbones(arguments: argparse.Namespace) -> int:
     from tag2mask.verbs import list_backbones
 
-    print(json.dumps([str(info) for info in list_backbones(arguments.pattern)], indent=1))
+    found = list_backbones(arguments.pattern or "*")
+    if not arguments.pattern:
+        found = [info for info in found if info.tested]
+    print(f"{'name':<34} {'family':<13} {'strides':<11} {'offline':<8} note")
+    for info in found:
+        strides = ", ".join(map(str, info.output_strides))
+        print(f"{info.name:<34} {info.family:<13} {strides:<11} {'yes' if info.offline else '-':<8} {info.note}")
+    if not arguments.pattern:
+        print("any timm network that takes an output stride works: tag2mask list-backbones 'convnext*'")
     return 0
 
 

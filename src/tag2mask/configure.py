@@ -7,7 +7,6 @@ import re
 from argparse import ArgumentError
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,7 +20,7 @@ from tag2mask.errors import DataError, SettingsError
 from tag2mask.methods.registry import Method
 from tag2mask.settings import canonical
 
-PRESETS = Path(str(files("tag2mask"))) / "presets"
+PRESETS = Path(__file__).parent / "presets"
 
 
 @dataclass(frozen=True)
@@ -138,11 +137,11 @@ def parse_arguments(method: Method, arguments: Sequence[str]) -> Configuration:
             arguments[index] = f"--config={preset_path(argument.removeprefix('--config='))}"
     try:
         namespace = parser.parse_args(arguments)
-        built = parser.instantiate_classes(namespace)
+        built = parser.instantiate(namespace)
     except SettingsError:
         raise
     except (ArgumentError, TypeError, ValueError, OSError) as error:
-        raise SettingsError(_explained(str(error), parser)) from error
+        raise SettingsError(_explained(str(error), method)) from error
 
     def part(kind: type[Any]) -> Any:
         return kind(**{field.name: built[field.name] for field in dataclasses.fields(kind)})
@@ -162,15 +161,29 @@ def as_arguments(overrides: Mapping[str, Any]) -> list[str]:
     return arguments
 
 
-def _explained(message: str, parser: ArgumentParser) -> str:
+def _explained(message: str, method: Method) -> str:
     """A parser's message in one line; where it is about an unknown key, with the keys that come close."""
     line = " ".join(message.split())
-    unknown = re.search(r"(?:Unrecognized arguments: --|Key '|unexpected key '|does not accept option ')([\w.]+)", line)
+    unknown = re.search(r"(?:[Uu]nrecognized arguments: --|Key '|unexpected key '|does not accept option ')([\w.]+)", line)
     if unknown:
-        known = [name for name in parser.get_defaults().keys() if "__" not in name]
+        known = [*_setting_names(method.settings), *_setting_names(RunSettings), *_setting_names(Runtime)]
         name = unknown.group(1)
         group = name.rpartition(".")[0]
         near = difflib.get_close_matches(name, known, n=3, cutoff=0.6)
         near = near or [key for key in known if key.rpartition(".")[0] == group]
         return f"unknown setting '{name}'; choices near it: {', '.join(near)}"
     return line
+
+
+def _setting_names(settings: type[Any], prefix: str = "") -> list[str]:
+    """Dotted keys of a settings class and of those it is made of."""
+    names = []
+    for field in dataclasses.fields(settings):
+        nested = field.default_factory
+        if isinstance(nested, type) and dataclasses.is_dataclass(nested):
+            names += _setting_names(nested, f"{prefix}{field.name}.")
+        elif callable(nested) and dataclasses.is_dataclass(made := nested()):
+            names += _setting_names(type(made), f"{prefix}{field.name}.")
+        else:
+            names.append(prefix + field.name)
+    return names

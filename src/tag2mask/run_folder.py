@@ -11,7 +11,7 @@ from tag2mask.configure import Configuration
 from tag2mask.data.images import read_image
 from tag2mask.data.masks import overlay, read_mask
 from tag2mask.engine.environment import Environment
-from tag2mask.engine.files import atomic_path, write_bytes, write_json
+from tag2mask.files import atomic_path, write_bytes, write_json
 from tag2mask.engine.fingerprint import fingerprint
 from tag2mask.engine.logs import read_log
 from tag2mask.engine.plan import Plan, StageRun

@@ -15,7 +15,7 @@ from tag2mask.data.demo import write_demo_data
 from tag2mask.data.images import IMAGE_SUFFIXES, read_image
 from tag2mask.data.masks import encode_mask, overlay
 from tag2mask.engine.environment import Environment, Runtime
-from tag2mask.engine.files import atomic_path, write_bytes
+from tag2mask.files import atomic_path, write_bytes
 from tag2mask.engine.plan import Plan, StageForecast, forecast, run_plan
 from tag2mask.engine.progress import Reporter
 from tag2mask.engine.workspace import Workspace

@@ -95,7 +95,7 @@ def test_killed_and_started_again_nothing_is_made_twice(
     again.run(env)
     assert set(again.made).isdisjoint(there)
     assert set(again.made) | there == {f"shape_{index:02d}" for index in range(6)}
-    assert not [path for path in again.folder(env).rglob("*.part")]
+    assert not list(again.folder(env).rglob("*.part"))
     fresh = shapes_environment(tmp_path / "other", threads=2)
     Lengths(Settings()).run(fresh)
     assert file_bytes(env.workspace.stages) == file_bytes(fresh.workspace.stages)

@@ -75,7 +75,7 @@ def test_killed_at_any_step_it_ends_the_same(tmp_path: Path, kind: str) -> None:
 
 def test_every_photograph_once_per_epoch_in_a_new_order() -> None:
     first, second = epoch_batches(10, 4, 0, 0), epoch_batches(10, 4, 0, 1)
-    assert sorted(sum(first, [])) == list(range(10))
+    assert sorted(index for batch in first for index in batch) == list(range(10))
     assert [len(batch) for batch in first] == [4, 4, 2]
     assert first != second
     assert first == epoch_batches(10, 4, 0, 0)

@@ -110,7 +110,7 @@ class Environment:
     def samples(self, split: SplitName, reads: Reads) -> tuple[Sample, ...]:
         """Samples of a split with all that `reads` does not name taken away.
 
-        What a stage may know is thereby not a matter of discipline: a stage that does not declare masks has none to open.
+        What a stage may know is thereby no matter of discipline: one that does not declare masks has none to open.
         """
         return tuple(
             dataclasses.replace(
@@ -122,7 +122,7 @@ class Environment:
         )
 
     def data_fingerprint(self, split: SplitName, reads: Reads) -> str:
-        """Digest of what a stage reads of a split: ids, contents of photographs, tags with the classes' names, masks."""
+        """Digest of what a stage reads of a split: ids, contents of photographs, tags, the classes' names, masks."""
         key = (split, reads)
         if key not in self._data:
             digest = self.workspace.digest

@@ -1,4 +1,4 @@
-"""Stages: what methods are made of. A stage is a node of a graph; nothing runs until the graph is asked for an artifact."""
+"""Stages: what methods are made of. They are nodes of a graph, and nothing runs until it is asked for an artifact."""
 
 import copy
 import json
@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from tag2mask.data.samples import Sample
 from tag2mask.engine.environment import Environment, Reads, SplitName
-from tag2mask.engine.files import write_bytes, write_json
+from tag2mask.files import write_bytes, write_json
 from tag2mask.engine.fingerprint import fingerprint
 from tag2mask.errors import WorkspaceError
 from tag2mask.settings import canonical
@@ -36,8 +36,8 @@ class Estimate:
 class Stage(ABC):
     """A step of a method: typed settings, named inputs, one folder of output.
 
-    Subclasses give `name`, `version` (raised whenever the code comes to other results) and `reads`, what they may know of
-    the photographs.
+    Subclasses give `name`, `version` (raised whenever the code comes to other results) and `reads`, what they may know
+    of the photographs.
 
     Args:
         settings: the stage's own dataclass; part of the fingerprint.
@@ -142,8 +142,8 @@ class Stage(ABC):
 class PerImageStage(Stage):
     """A pure function of one photograph, its inputs' artifacts for it and stage-wide inputs: one file per photograph.
 
-    `parallel` stages spend their time outside the interpreter's lock on one thread (the CRF, image coding) and are mapped
-    by as many threads as the settings allow; the others use those threads inside torch.
+    `parallel` stages spend their time outside the interpreter's lock on one thread (the CRF, image coding) and are
+    mapped by as many threads as the settings allow; the others use those threads inside torch.
     """
 
     suffix: ClassVar[str]
@@ -158,7 +158,7 @@ class PerImageStage(Stage):
         return self.folder(env) / "items" / f"{image_id}{self.suffix}"
 
     def picture(self, env: Environment, image_id: str, image: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-        """How the artifact of one photograph looks beside others in a run's pictures; the photograph itself by default.
+        """How a photograph's artifact looks beside others in a run's pictures; the photograph itself by default.
 
         Shapes: uint8 (H, W, 3) -> the same.
         """

@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, Dataset, default_collate
 
 from tag2mask.data.samples import Sample
 from tag2mask.engine.environment import Environment, Runtime
-from tag2mask.engine.files import atomic_path
+from tag2mask.files import atomic_path
 from tag2mask.engine.logs import TrainingLog
 from tag2mask.engine.schedules import ScheduleSettings, rate_factor
 from tag2mask.engine.seeding import generator, seed_torch

@@ -9,7 +9,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from tag2mask.data.images import content_digest
-from tag2mask.engine.files import write_json
+from tag2mask.files import write_json
 from tag2mask.errors import WorkspaceError
 
 

@@ -9,7 +9,7 @@ from matplotlib import colormaps
 from matplotlib.figure import Figure
 from PIL import Image, ImageDraw, ImageFont
 
-from tag2mask.engine.files import atomic_path
+from tag2mask.files import atomic_path
 
 RGB = npt.NDArray[np.uint8]
 

@@ -33,10 +33,8 @@ def merge_score_maps(maps: Sequence[Tensor], size: tuple[int, int], rule: Rule =
             positive = torch.stack([positive[0], positive[1].flip(-1)])
         resized = resize_scores(positive, size)
         one = resized.sum(0) if rule == "sum" else resized.amax(0)
-        if merged is None:
-            merged = one
-        else:
-            merged = merged + one if rule == "sum" else torch.maximum(merged, one)
+        join = torch.add if rule == "sum" else torch.maximum
+        merged = one if merged is None else join(merged, one)
     if merged is None:
         raise ValueError("merge_score_maps needs at least one scale")
     peak = merged.amax((1, 2), keepdim=True)
@@ -48,9 +46,9 @@ def cam_labels(
 ) -> Tensor:
     """Pseudo-labels from CAMs by thresholds (Kim eq. 1.12 and 1.13).
 
-    A pixel takes the class of the largest CAM where that is above `foreground_threshold`, background where it is below
-    `background_threshold` or equal to it, and stays unlabelled between. With equal thresholds every pixel is labelled (PSA 0.2, IRN
-    0.15). Without any class everything is background.
+    A pixel takes the class of the largest CAM where that is above `foreground_threshold`, background where it is not
+    above `background_threshold`, and stays unlabelled between. With equal thresholds every pixel is labelled (PSA 0.2,
+    IRN 0.15). Without any class everything is background.
 
     Args:
         cams: (P, H, W) in [0, 1], the present classes' maps.

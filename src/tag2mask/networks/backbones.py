@@ -109,6 +109,21 @@ def list_backbones(pattern: str = "*") -> list[BackboneInfo]:
     return [_describe(name, family) for name in chosen if (family := _family_of(name)) is not None]
 
 
+def check_backbone(name: str, output_stride: int) -> str:
+    """Tells a name or stride that `create_backbone` would refuse, without building anything.
+
+    Returns:
+        the family the backbone belongs to.
+
+    Raises:
+        SettingsError: there is no such backbone, or it cannot have this stride; the message names those there are.
+    """
+    architecture = name.partition(".")[0]
+    family = _supported_family(name, architecture)
+    _check_stride(name, _output_strides(architecture, family), output_stride)
+    return family
+
+
 def create_backbone(
     name: str,
     *,
@@ -137,8 +152,7 @@ def create_backbone(
         WeightsError: the weights cannot be had or do not fit.
     """
     architecture = name.partition(".")[0]
-    family = _supported_family(name, architecture)
-    _check_stride(name, _output_strides(architecture, family), output_stride)
+    family = check_backbone(name, output_stride)
     network, blocks, aliases = _build(architecture, family, output_stride)
     kept = _cut(name, blocks, aliases, block)
     info = resolve_weights(name, weights)

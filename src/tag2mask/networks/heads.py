@@ -38,8 +38,8 @@ class ASPP(nn.Module):
     Args:
         channels: channels of the features.
         classes: number of scores, background included.
-        width: hidden channels of a branch; 0 makes a branch one 3x3 convolution (the paper's ResNet form), otherwise it is
-            a LargeFOV head of that width (its VGG form, 1024 wide there).
+        width: hidden channels of a branch; 0 makes a branch one 3x3 convolution (the paper's ResNet form), otherwise it
+            is a LargeFOV head of that width (its VGG form, 1024 wide there).
         dilations: one per branch; 6, 12, 18, 24 at stride 8 in the paper.
         dropout: of the LargeFOV branches.
 

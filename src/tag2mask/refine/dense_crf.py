@@ -80,7 +80,7 @@ def dense_crf(
     ``D = diag(1 / sqrt(K 1))``; the start is ``softmax(-unary)``. The defaults are those of DeepLab, SEC and PSA at
     test time. On a photograph shrunk by a factor f, divide both `sxy` by f.
 
-    Memory: about ``150 + 8 * classes`` bytes per pixel and ``100 + 8 * classes`` bytes per lattice vertex, of which a
+    Memory: about ``150 + 8 * classes`` bytes per pixel and ``200 + 8 * classes`` bytes per lattice vertex, of which a
     photograph has 0.1 to 0.5 per pixel, noise up to 6. Images are solved one per thread, each in one thread and without
     the GIL; the result does not depend on `threads`.
 

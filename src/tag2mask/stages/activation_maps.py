@@ -72,7 +72,7 @@ class ActivationMaps:
 
 
 class MakeActivationMaps(PerImageStage):
-    """CAMs of the classes a photograph is tagged with: float16 ``.npz`` files with ``class_ids``, ``maps``, ``size``."""
+    """CAMs of the classes a photograph is tagged with: ``.npz`` with ``class_ids``, float16 ``maps`` and ``size``."""
 
     name = "cams"
     suffix = ".npz"

@@ -6,7 +6,7 @@ from typing import Any
 from torch import nn
 
 from tag2mask.engine.system import ParameterGroup
-from tag2mask.networks.backbones import Backbone, create_backbone
+from tag2mask.networks.backbones import Backbone, check_backbone, create_backbone
 from tag2mask.networks.weights import WeightsInfo, resolve_weights
 
 
@@ -27,6 +27,9 @@ class BackboneSettings:
     block: str = ""
     weights: str = "auto"
     frozen_until: str = ""
+
+    def __post_init__(self) -> None:
+        check_backbone(self.name, self.output_stride)
 
     def create(self) -> Backbone:
         """The backbone with its weights, early blocks frozen."""

@@ -41,7 +41,7 @@ _KINDS: dict[str, ObjectKind] = {
     ),
     "ladybird": ObjectKind(
         animals.draw_ladybird, animals.LADYBIRD_EXTENT, (0.09, 0.34), 3.1, 0.25,
-        {"grass": 4.0, "bark": 2.5, "meadow": 2.5, "stone": 1.0, "moss": 0.7, "sand": 0.5, "sky": 0.6},
+        {"grass": 4.0, "bark": 2.5, "meadow": 2.5, "stone": 1.0, "moss": 0.7, "sand": 0.5, "sky": 0.6, "water": 0.0},
     ),
     "leaf": ObjectKind(
         plants.draw_leaf, plants.LEAF_EXTENT, (0.14, 0.46), 3.1, 0.12,

@@ -16,6 +16,7 @@ from tag2mask.data.demo.objects import DEMO_CLASSES
 from tag2mask.data.demo.scenes import DEFAULT_LONG_SIDE, render_scene
 from tag2mask.data.masks import encode_mask, read_mask
 from tag2mask.errors import DataError, SettingsError
+from tag2mask.files import ASIDE_SUFFIX, write_bytes
 
 MARKER = "demo.json"
 """Says which settings a folder was written with, and whether it is finished."""
@@ -23,7 +24,6 @@ MARKER = "demo.json"
 VERSION = 1
 """Goes up whenever the drawing changes, so that old and new pictures are never mixed in one folder."""
 
-_ASIDE = ".part"
 _JPEG_QUALITY = 92
 
 
@@ -87,7 +87,7 @@ def _is_finished(folder: Path, settings: dict[str, Any]) -> bool:
         raise DataError(f"{folder}: is not a folder")
     marker = folder / MARKER
     if not marker.exists():
-        strange = sorted(path.name for path in folder.iterdir() if path.suffix != _ASIDE)
+        strange = sorted(path.name for path in folder.iterdir() if path.suffix != ASIDE_SUFFIX)
         if strange:
             raise DataError(f"{folder}: holds other files ({strange[0]}); demo data needs a new or empty folder")
         return False
@@ -107,7 +107,7 @@ def _write(folder: Path, settings: dict[str, Any], progress: Callable[[int, int]
     for path in (folder, images, masks, lists):
         path.mkdir(parents=True, exist_ok=True)
     # the marker comes first: a folder that was begun is known as ours
-    _write_aside(folder / MARKER, _marker(settings, finished=False))
+    write_bytes(folder / MARKER, _marker(settings, finished=False))
     train, total = settings["train"], settings["train"] + settings["val"]
     ids = [f"demo_{index:05d}" for index in range(total)]
     table = io.StringIO()
@@ -117,26 +117,20 @@ def _write(folder: Path, settings: dict[str, Any], progress: Callable[[int, int]
         photograph, mask = images / f"{name}.jpg", masks / f"{name}.png"
         if not (photograph.exists() and mask.exists()):
             scene = render_scene(settings["seed"], index, long_side=settings["long_side"])
-            _write_aside(photograph, _jpeg(scene.image))
-            _write_aside(mask, encode_mask(scene.mask))
+            write_bytes(photograph, _jpeg(scene.image))
+            write_bytes(mask, encode_mask(scene.mask))
             tags = scene.classes
         else:
             tags = _classes_in(mask)
         rows.writerow((f"{images.name}/{photograph.name}", ",".join(tags)))
         if progress is not None:
             progress(index + 1, total)
-    _write_aside(lists / "train.txt", _lines(ids[:train]))
+    write_bytes(lists / "train.txt", _lines(ids[:train]))
     if settings["val"]:
-        _write_aside(lists / "val.txt", _lines(ids[train:]))
-    _write_aside(folder / "tags.csv", table.getvalue().encode())
-    _write_aside(folder / "classes.txt", _lines(DEMO_CLASSES))
-    _write_aside(folder / MARKER, _marker(settings, finished=True))
-
-
-def _write_aside(path: Path, content: bytes) -> None:
-    aside = path.with_name(path.name + _ASIDE)
-    aside.write_bytes(content)
-    aside.replace(path)
+        write_bytes(lists / "val.txt", _lines(ids[train:]))
+    write_bytes(folder / "tags.csv", table.getvalue().encode())
+    write_bytes(folder / "classes.txt", _lines(DEMO_CLASSES))
+    write_bytes(folder / MARKER, _marker(settings, finished=True))
 
 
 def _marker(settings: dict[str, Any], *, finished: bool) -> bytes:

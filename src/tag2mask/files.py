@@ -7,6 +7,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+ASIDE_SUFFIX = ".part"
+"""Ending of files that are being written, and of what a killed process left of them."""
+
 
 @contextlib.contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
@@ -15,7 +18,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
     The data reaches the disk before the name does, so that a crash of the machine leaves no empty file behind either.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{path.name}.{os.getpid()}.part")
+    aside = path.with_name(f".{path.name}.{os.getpid()}{ASIDE_SUFFIX}")
     try:
         yield aside
         with aside.open("rb") as file:

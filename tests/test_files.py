@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from tag2mask.engine.files import atomic_path, folder_size, write_bytes, write_json
+from tag2mask.files import atomic_path, folder_size, write_bytes, write_json
 
 
 def test_a_file_is_whole_or_not_there(tmp_path: Path) -> None:

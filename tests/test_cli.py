@@ -1,0 +1,111 @@
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tag2mask import __version__
+from tag2mask.cli import main
+from tests.builders import write_shapes
+
+
+@pytest.mark.parametrize("words", [["--help"], ["run", "--help"], ["run", "cam", "--help"], ["predict", "--help"]])
+def test_help_is_written_for_people(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main(words)
+    assert stop.value.code == 0
+    assert "tag2mask" in capsys.readouterr().out
+
+
+def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    out = capsys.readouterr().out
+    for command in ("demo", "run", "predict", "evaluate", "list-methods", "list-backbones"):
+        assert f"\n    {command} " in out or f"\n    {command}\n" in out
+
+
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["--version"])
+    assert __version__ in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["run", "cap", "--data", "x"], "unknown method 'cap'; choices: cam, supervised"),
+        (["run"], "choices: cam, supervised"),
+        (["run", "cam", "--data", "/nowhere"], "/nowhere"),
+        (["run", "cam"], "data"),
+        (["run", "cam", "--data", "x", "--config", "small/cat"], "presets: "),
+        (["run", "cam", "--data", "x", "--segmenter.training.epoch", "3"], "segmenter.training.epochs"),
+        (["run", "cam", "--data", "x", "--segmenter.training.epochs", "-3"], "epochs: -3"),
+        (["run", "cam", "--data", "x", "--segmenter.training.epochs", "many"], "segmenter.training.epochs"),
+        (["run", "cam", "--data", "x", "--cams.rule", "mean"], "cams.rule"),
+        (["run", "cam", "--data", "x", "--device", "tpu", "--threads", "-1"], "threads"),
+        (["predict", "/nowhere/model.safetensors", "x", "--out", "y"], "/nowhere/model.safetensors"),
+        (["evaluate", "/nowhere/a", "/nowhere/b"], "/nowhere"),
+    ],
+)
+def test_an_error_is_one_line_and_status_two(
+    words: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(words) == 2
+    err = capsys.readouterr().err
+    assert err.count("\n") == 1
+    assert err.startswith("tag2mask: error: ")
+    assert message in err
+
+
+def test_an_unknown_key_in_a_file_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "my.yaml").write_text("segmenter:\n  training:\n    epoch: 3\n")
+    assert main(["run", "cam", "--data", "x", "--config", str(tmp_path / "my.yaml")]) == 2
+    err = capsys.readouterr().err
+    assert err.count("\n") == 1
+    assert "epoch" in err
+
+
+def test_an_unknown_backbone_names_choices(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_shapes(tmp_path / "data")
+    words = ["run", "cam", "--data", str(tmp_path / "data"), "--workspace", str(tmp_path / "ws")]
+    assert main([*words, "--classifier.backbone.name", "resnet51"]) == 2
+    err = capsys.readouterr().err
+    assert "resnet51" in err
+    assert "resnet50" in err
+
+
+def test_debug_shows_the_trace(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["run", "cam", "--data", "/nowhere", "--debug"]) == 2
+    assert "Traceback" in capsys.readouterr().err
+
+
+def test_settings_can_be_printed_as_yaml(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["run", "cam", "--data", "x", "--config", "small/cam", "--print_config"])
+    assert "cache_features: true" in capsys.readouterr().out
+
+
+def test_lists(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["list-methods"]) == 0
+    assert "supervised" in capsys.readouterr().out
+    assert main(["list-backbones"]) == 0
+    out = capsys.readouterr().out
+    assert "tf_efficientnet_lite0" in out
+    assert "vgg16" in out
+    assert main(["list-backbones", "resnet1*"]) == 0
+    assert "resnet101" in capsys.readouterr().out
+
+
+def test_ctrl_c_is_no_trace(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def interrupted(words: list[str]) -> int:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("tag2mask.cli._dispatch", interrupted)
+    assert main(["list-methods"]) == 130
+    assert "goes on from here" in capsys.readouterr().err
+
+
+def test_help_does_not_wait_for_torch() -> None:
+    code = "import sys; from tag2mask.cli import _parser; _parser().format_help(); sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
