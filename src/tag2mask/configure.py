@@ -164,7 +164,9 @@ def as_arguments(overrides: Mapping[str, Any]) -> list[str]:
 def _explained(message: str, method: Method) -> str:
     """A parser's message in one line; where it is about an unknown key, with the keys that come close."""
     line = " ".join(message.split())
-    unknown = re.search(r"(?:[Uu]nrecognized arguments: --|Key '|unexpected key '|does not accept option ')([\w.]+)", line)
+    unknown = re.search(
+        r"(?:[Uu]nrecognized arguments: --|Key '|unexpected key '|does not accept option ')([\w.]+)", line
+    )
     if unknown:
         known = [*_setting_names(method.settings), *_setting_names(RunSettings), *_setting_names(Runtime)]
         name = unknown.group(1)

@@ -18,7 +18,8 @@ def atomic_path(path: Path) -> Iterator[Path]:
     The data reaches the disk before the name does, so that a crash of the machine leaves no empty file behind either.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{path.name}.{os.getpid()}{ASIDE_SUFFIX}")
+    # The same name every time: what a killed process left is overwritten, not left lying.
+    aside = path.with_name(path.name + ASIDE_SUFFIX)
     try:
         yield aside
         with aside.open("rb") as file:

@@ -3,8 +3,10 @@
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import nn
 
+from tag2mask.engine.seeding import derived_seed
 from tag2mask.engine.system import ParameterGroup
 from tag2mask.networks.backbones import Backbone, check_backbone, create_backbone
 from tag2mask.networks.weights import WeightsInfo, resolve_weights
@@ -31,11 +33,18 @@ class BackboneSettings:
     def __post_init__(self) -> None:
         check_backbone(self.name, self.output_stride)
 
-    def create(self) -> Backbone:
-        """The backbone with its weights, early blocks frozen."""
-        backbone = create_backbone(
-            self.name, output_stride=self.output_stride, block=self.block or None, weights=self.weights
-        )
+    def create(self, seed: int) -> Backbone:
+        """The backbone with its weights, early blocks frozen.
+
+        Args:
+            seed: random weights come from it, the same for every stage that builds this backbone: features cached by
+                one are then those another would compute.
+        """
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(derived_seed(seed, "backbone", self.name))
+            backbone = create_backbone(
+                self.name, output_stride=self.output_stride, block=self.block or None, weights=self.weights
+            )
         backbone.freeze(self.frozen_until or None)
         return backbone
 

@@ -46,7 +46,7 @@ class FrozenFeatures(PerImageStage):
 
     def open(self, env: Environment) -> Callable[[Sample], bytes]:
         runtime, views = env.runtime, self.settings.views
-        backbone = self.settings.backbone.create().to(runtime.torch_device).eval()
+        backbone = self.settings.backbone.create(env.runtime.seed).to(runtime.torch_device).eval()
         if runtime.channels_last:
             backbone.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
@@ -68,9 +68,9 @@ class FrozenFeatures(PerImageStage):
         tensors = load_tensors(self.path(env, image_id).read_bytes())
         return tensors["features"][int(mirror)].float()
 
-    def shape(self) -> tuple[int, int, int]:
+    def shape(self, env: Environment) -> tuple[int, int, int]:
         """(channels, h, w) of the features of one photograph."""
-        backbone = self.settings.backbone.create()
+        backbone = self.settings.backbone.create(env.runtime.seed)
         block = self.settings.backbone.frozen_until
         side = -(-self.settings.views.crop // backbone.stride_of(block))
         return backbone.channels_of(block), side, side
@@ -79,6 +79,6 @@ class FrozenFeatures(PerImageStage):
         backbone = self.settings.backbone
         scales = ScaleSettings(long_side=self.settings.views.crop)
         seconds = seconds_per_image(backbone, scales, env, output_stride=backbone.output_stride)
-        channels, height, width = self.shape()
+        channels, height, width = self.shape(env)
         count = len(self.samples(env))
         return Estimate(seconds * count, 4.0 * channels * height * width * count)

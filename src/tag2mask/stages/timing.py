@@ -21,7 +21,12 @@ def seconds_per_image(
     """
     torch.set_num_threads(env.runtime.threads)
     device = env.runtime.torch_device
-    backbone = dataclasses.replace(settings, output_stride=output_stride, weights="none").create().to(device).eval()
+    backbone = (
+        dataclasses.replace(settings, output_stride=output_stride, weights="none")
+        .create(env.runtime.seed)
+        .to(device)
+        .eval()
+    )
     if env.runtime.channels_last:
         backbone.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     height, width = image_size(env.dataset.train.samples[0].image)

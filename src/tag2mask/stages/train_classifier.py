@@ -76,13 +76,13 @@ class TrainClassifier(TrainingStage):
         return self.settings.backbone.identity
 
     def system(self, env: Environment) -> System:
-        backbone = self.settings.backbone.create()
+        backbone = self.settings.backbone.create(env.runtime.seed)
         network = Classifier(backbone, len(env.dataset.classes), dropout=self.settings.dropout)
         return ClassifierSystem(network, self.settings.training.head_multiplier)
 
     def open(self, env: Environment) -> Callable[[Sample, int], dict[str, Any]]:
         views, seed = self.settings.views, env.runtime.seed
-        backbone = self.settings.backbone.create()
+        backbone = self.settings.backbone.create(env.runtime.seed)
 
         def example(sample: Sample, epoch: int) -> dict[str, Any]:
             image = change_colours(load_photograph(sample), views.colour, seed=seed, epoch=epoch, image_id=sample.id)

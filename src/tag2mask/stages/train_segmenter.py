@@ -129,7 +129,9 @@ class TrainSegmenter(TrainingStage):
         return self.settings.backbone.identity
 
     def system(self, env: Environment) -> System:
-        network = Segmenter(self.settings.backbone.create(), len(env.dataset.classes) + 1, self.settings.head)
+        network = Segmenter(
+            self.settings.backbone.create(env.runtime.seed), len(env.dataset.classes) + 1, self.settings.head
+        )
         return SegmentationSystem(
             network,
             self.supervision(),
@@ -140,7 +142,7 @@ class TrainSegmenter(TrainingStage):
 
     def open(self, env: Environment) -> Callable[[Sample, int], dict[str, Any]]:
         views, seed, stride = self.settings.views, env.runtime.seed, self.settings.label_stride
-        backbone = self.settings.backbone.create()
+        backbone = self.settings.backbone.create(env.runtime.seed)
 
         def example(sample: Sample, epoch: int) -> dict[str, Any]:
             labels = torch.from_numpy(self.labels.load(env, sample.id))
@@ -158,7 +160,7 @@ class TrainSegmenter(TrainingStage):
         side = -(-crop // self.settings.label_stride)
         labels = torch.zeros(side, side, dtype=torch.uint8)
         if self.features is not None:
-            return {"features": torch.zeros(self.features.shape()), "labels": labels}
+            return {"features": torch.zeros(self.features.shape(env)), "labels": labels}
         return {"image": torch.zeros(3, crop, crop), "labels": labels}
 
     def save(self, system: System, env: Environment, path: Path) -> None:
