@@ -103,6 +103,7 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("predictions", metavar="PREDICTIONS", help="folder of palette PNGs")
     sub.add_argument("truth", metavar="TRUTH", help="folder of true masks, paired by name; 255 is left out")
     sub.add_argument("--classes", metavar="FILE", help="names of the foreground classes, one per line")
+    sub.add_argument("--list", metavar="FILE", help="score these ids alone, one per line (VOC's val.txt)")
     sub.add_argument("--json", metavar="FILE", help="write the scores to this file too")
 
     command("list-methods", _list_methods, "the methods there are")
@@ -179,12 +180,14 @@ def _predict(arguments: argparse.Namespace) -> int:
 
 
 def _evaluate(arguments: argparse.Namespace) -> int:
-    from tag2mask.data.csv_folder import read_class_names
+    from tag2mask.data.csv_folder import read_class_names, read_text
     from tag2mask.files import write_json
     from tag2mask.verbs import evaluate
 
     classes = read_class_names(Path(arguments.classes)) if arguments.classes else None
-    scores = evaluate(arguments.predictions, arguments.truth, classes=classes)
+    lines = read_text(Path(arguments.list)).splitlines() if arguments.list else []
+    ids = [Path(line.split()[-1]).stem for line in lines if line.strip()]
+    scores = evaluate(arguments.predictions, arguments.truth, classes=classes, ids=ids or None)
     print(scores.table())
     if arguments.json:
         write_json(Path(arguments.json), scores.to_dict())

@@ -11,13 +11,13 @@ from tag2mask.configure import Configuration
 from tag2mask.data.images import read_image
 from tag2mask.data.masks import overlay, read_mask
 from tag2mask.engine.environment import Environment
-from tag2mask.files import atomic_path, write_bytes, write_json
 from tag2mask.engine.fingerprint import fingerprint
 from tag2mask.engine.logs import read_log
 from tag2mask.engine.plan import Plan, StageRun
 from tag2mask.engine.progress import duration
 from tag2mask.engine.training import MODEL_FILE, TrainingStage
 from tag2mask.evaluation.pictures import contact_sheet, plot_lines, save_sheet
+from tag2mask.files import atomic_path, write_bytes, write_json
 from tag2mask.networks.model_file import load_model, read_header, save_model
 from tag2mask.networks.segmenter import Segmenter
 from tag2mask.settings import canonical

@@ -10,17 +10,17 @@ import torch
 from PIL import Image
 
 from tag2mask.configure import Configuration, as_arguments, parse_arguments
-from tag2mask.data.csv_folder import read_label_table
+from tag2mask.data.csv_folder import LabelRow, read_label_table, tag_ids
 from tag2mask.data.demo import write_demo_data
 from tag2mask.data.images import IMAGE_SUFFIXES, read_image
 from tag2mask.data.masks import encode_mask, overlay
 from tag2mask.engine.environment import Environment, Runtime
-from tag2mask.files import atomic_path, write_bytes
 from tag2mask.engine.plan import Plan, StageForecast, forecast, run_plan
 from tag2mask.engine.progress import Reporter
 from tag2mask.engine.workspace import Workspace
-from tag2mask.errors import DataError, WeightsError, unknown_choice
+from tag2mask.errors import DataError, WeightsError
 from tag2mask.evaluation.segmentation import SegmentationScores, evaluate_folders
+from tag2mask.files import atomic_path, write_bytes
 from tag2mask.methods.registry import METHODS, Method, find_method
 from tag2mask.methods.supervised import SupervisedSettings, supervised
 from tag2mask.networks.backbones import BackboneInfo
@@ -88,9 +88,12 @@ def prepare(configuration: Configuration, reporter: Reporter) -> tuple[Environme
     plan = configuration.method.build(configuration.settings)
     results = dict(plan.results)
     if configuration.run.bound and configuration.method.tags_only:
-        settings = configuration.settings
-        bound = supervised(SupervisedSettings(settings.segmenter, settings.prediction))
-        results |= {f"bound_{name}": stage for name, stage in bound.results.items()}
+        if all(sample.mask for sample in env.split("train").samples):
+            settings = configuration.settings
+            bound = supervised(SupervisedSettings(settings.segmenter, settings.prediction))
+            results |= {f"bound_{name}": stage for name, stage in bound.results.items()}
+        else:
+            reporter.say("bound: left out, not every training photograph has a true mask")
     for name, stage in list(results.items()):
         if "masks" in stage.reads and not any(sample.mask for sample in env.split(stage.split).samples):
             reporter.say(f"{name}: no truth, there are no masks of the {stage.split} photographs")
@@ -162,6 +165,8 @@ def predict(
     network, header = load_model(Path(model), device=runtime.torch_device)
     if not isinstance(network, Segmenter):
         raise WeightsError(f"{model}: is a {header.kind}, which makes no masks; give the model.safetensors of a run")
+    # The memory layout of a run's own predictions: another can change bits.
+    runtime.place(network)
     settings = prediction_settings(header)
     if use_crf is not None:
         settings = dataclasses.replace(settings, use_crf=use_crf)
@@ -209,7 +214,11 @@ def find_photographs(paths: Sequence[Path]) -> dict[str, Path]:
     names: dict[str, Path] = {}
     for path in paths:
         if path.is_dir():
-            found = sorted(file for file in path.rglob("*") if file.suffix.lower() in IMAGE_SUFFIXES)
+            found = sorted(
+                file
+                for file in path.rglob("*")
+                if file.suffix.lower() in IMAGE_SUFFIXES and not file.name.startswith(".")
+            )
             if not found:
                 raise DataError(f"{path}: no photographs in this folder ({', '.join(IMAGE_SUFFIXES)})")
             named = [(file.relative_to(path).with_suffix("").as_posix(), file) for file in found]
@@ -224,36 +233,43 @@ def find_photographs(paths: Sequence[Path]) -> dict[str, Path]:
     return names
 
 
-def _known_tags(table: Path, classes: Sequence[str]) -> Callable[[Path, str], list[int]]:
+def _known_tags(table: Path, classes: Sequence[str]) -> Callable[[Path, str], tuple[int, ...]]:
     """Function of (photograph, name) that gives the class ids the table tags it with."""
     rows = {Path(row.image_path).with_suffix("").as_posix(): row for row in read_label_table(table)}
-    by_stem = {Path(name).name: row for name, row in rows.items()}
+    by_stem: dict[str, list[LabelRow]] = {}
+    for name, row in rows.items():
+        by_stem.setdefault(Path(name).name, []).append(row)
 
-    def tags(path: Path, name: str) -> list[int]:
-        row = rows.get(name) or by_stem.get(path.stem)
-        if row is None:
-            raise DataError(f"{table}: no row for {path}")
-        unknown = [label for label in row.labels if label not in classes]
-        if unknown:
-            raise DataError(f"{row.where}: {unknown_choice('class', unknown[0], classes)}")
-        return [classes.index(label) + 1 for label in row.labels]
+    def tags(path: Path, name: str) -> tuple[int, ...]:
+        found = [rows[name]] if name in rows else by_stem.get(path.stem, [])
+        if len(found) != 1:
+            lines = ", ".join(row.where for row in found)
+            raise DataError(f"{table}: {f'several rows for {path} ({lines})' if found else f'no row for {path}'}")
+        return tag_ids(found[0].labels, classes, found[0].where)
 
     return tags
 
 
-def evaluate(predictions: str | Path, truth: str | Path, *, classes: Sequence[str] | None = None) -> SegmentationScores:
+def evaluate(
+    predictions: str | Path,
+    truth: str | Path,
+    *,
+    classes: Sequence[str] | None = None,
+    ids: Sequence[str] | None = None,
+) -> SegmentationScores:
     """Scores a folder of masks against a folder of true masks, paired by name.
 
     Args:
         predictions: folder of palette PNGs.
         truth: folder of true masks; 255 is left out.
         classes: names of the foreground classes; numbers by default.
+        ids: score these alone; by default every true mask needs a prediction.
 
     Raises:
         DataError: masks are missing or of different sizes.
     """
     names = ["background", *classes] if classes is not None else None
-    return evaluate_folders(predictions, truth, names)
+    return evaluate_folders(predictions, truth, names, ids)
 
 
 def list_methods() -> list[Method]:

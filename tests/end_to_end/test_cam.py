@@ -187,3 +187,10 @@ def test_photographs_and_a_table_without_masks_or_lists(tmp_path: Path, capsys: 
     made = list((tmp_path / "ws" / "stages").glob("predictions-*/items/*.png"))
     assert len(made) == 12  # held out or not, every tagged photograph has its mask
     assert "val" not in content["metrics"]
+
+
+def test_reduced_precision(tmp_path: Path) -> None:
+    write_shapes(tmp_path / "data")
+    (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(TINY))
+    result = run_configuration(configured(tmp_path, precision="bf16-mixed", pictures=0), Reporter(quiet=True))
+    assert 0 <= result.metrics["val"]["mean_iou"] <= 1

@@ -97,3 +97,11 @@ def test_evaluate_scores_folders(home: Path, tmp_path: Path, capsys: pytest.Capt
     assert "100.0" in out
     assert '"mean_iou": 1.0' in (tmp_path / "scores.json").read_text()
     assert tag2mask.evaluate(truth, truth).mean_iou == 1.0
+
+
+def test_evaluate_a_list(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (predictions,) = (home / "ws" / "stages").glob("predictions-*/items")
+    truth, listed = home / "data" / "SegmentationClass", home / "data" / "ImageSets" / "Segmentation" / "val.txt"
+    assert main(["evaluate", str(predictions), str(truth)]) == 2
+    assert "no prediction for 6 of 9" in capsys.readouterr().err
+    assert main(["evaluate", str(predictions), str(truth), "--list", str(listed)]) == 0

@@ -3,7 +3,7 @@
 import dataclasses
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Literal
+from typing import Literal, TypeVar
 
 import torch
 
@@ -16,6 +16,7 @@ from tag2mask.settings import OMIT
 
 SplitName = Literal["train", "val"]
 Reads = frozenset[Literal["images", "tags", "masks"]]
+Network = TypeVar("Network", bound=torch.nn.Module)
 PRECISIONS = ("32-true", "16-mixed", "bf16-mixed")
 
 
@@ -42,6 +43,8 @@ class Runtime:
     def __post_init__(self) -> None:
         if self.precision not in PRECISIONS:
             raise SettingsError(f"precision: '{self.precision}' is not one of {', '.join(PRECISIONS)}")
+        if self.seed < 0:
+            raise SettingsError(f"seed: {self.seed} is negative")
         if self.threads < 0:
             raise SettingsError(f"threads: {self.threads} is negative; 0 takes all processors")
 
@@ -70,6 +73,13 @@ class Runtime:
     def torch_device(self) -> torch.device:
         """The device as torch knows it; call it on resolved settings."""
         return torch.device(self.device)
+
+    def place(self, network: Network) -> Network:
+        """Moves a network to the device, in the memory layout of choice."""
+        network.to(self.torch_device)
+        if self.channels_last:
+            network.to(memory_format=torch.channels_last)
+        return network
 
     def autocast(self) -> torch.autocast:
         """Context of reduced precision for inference; does nothing at "32-true"."""

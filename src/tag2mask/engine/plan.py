@@ -36,7 +36,8 @@ class Plan:
             if stage not in ordered:
                 ordered.append(stage)
 
-        for stage in (self.model, self.predictions, *self.results.values()):
+        # Results first: what can be measured early is then measured early, before the next training begins.
+        for stage in (*self.results.values(), self.predictions, self.model):
             visit(stage)
         return ordered
 

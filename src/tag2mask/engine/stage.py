@@ -17,9 +17,9 @@ import numpy.typing as npt
 
 from tag2mask.data.samples import Sample
 from tag2mask.engine.environment import Environment, Reads, SplitName
-from tag2mask.files import write_bytes, write_json
 from tag2mask.engine.fingerprint import fingerprint
 from tag2mask.errors import WorkspaceError
+from tag2mask.files import write_bytes, write_json
 from tag2mask.settings import canonical
 
 T = TypeVar("T")

@@ -15,13 +15,13 @@ from torch.utils.data import DataLoader, Dataset, default_collate
 
 from tag2mask.data.samples import Sample
 from tag2mask.engine.environment import Environment, Runtime
-from tag2mask.files import atomic_path
 from tag2mask.engine.logs import TrainingLog
 from tag2mask.engine.schedules import ScheduleSettings, rate_factor
 from tag2mask.engine.seeding import generator, seed_torch
 from tag2mask.engine.stage import Estimate, Stage
 from tag2mask.engine.system import Batch, Position, System, total_loss
 from tag2mask.errors import SettingsError, WorkspaceError
+from tag2mask.files import atomic_path
 from tag2mask.settings import OMIT
 
 MODEL_FILE = "model.safetensors"
@@ -90,20 +90,20 @@ class TrainingStage(Stage):
         return self.folder(env) / MODEL_FILE
 
     def produce(self, env: Environment) -> None:
-        if self.model_path(env).is_file():
-            return
-        seed_torch(env.runtime.seed, self.name, "initial")
-        system = fit(
-            self.system(env),
-            self.samples(env),
-            self.open(env),
-            self.training(),
-            env,
-            folder=self.folder(env),
-            title=self.name,
-        )
-        with atomic_path(self.model_path(env)) as aside:
-            self.save(system, env, aside)
+        if not self.model_path(env).is_file():
+            seed_torch(env.runtime.seed, self.name, "initial")
+            system = fit(
+                self.system(env),
+                self.samples(env),
+                self.open(env),
+                self.training(),
+                env,
+                folder=self.folder(env),
+                title=self.name,
+            )
+            with atomic_path(self.model_path(env)) as aside:
+                self.save(system, env, aside)
+        # Also where a run was killed between the two: the checkpoint is no part of the artifact.
         (self.folder(env) / "checkpoint.pt").unlink(missing_ok=True)
 
     def estimate(self, env: Environment) -> Estimate:
@@ -191,8 +191,7 @@ def fit(
     runtime = env.runtime
     torch.set_num_threads(runtime.threads)
     fabric = make_fabric(runtime)
-    if runtime.channels_last:
-        system.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    runtime.place(system)
     optimizers = make_optimizers(system, settings)
     model, *wrapped = fabric.setup(system, *optimizers.values())
     trained = dict(zip(optimizers, wrapped, strict=True))
@@ -238,7 +237,7 @@ def time_step(system: System, example: dict[str, Tensor], settings: TrainingSett
     """Seconds of one training step on a batch of copies of an example: the faster of two."""
     torch.set_num_threads(runtime.threads)
     fabric = make_fabric(runtime)
-    model = fabric.setup(system.to(memory_format=torch.channels_last))  # type: ignore[call-overload]
+    model = fabric.setup(runtime.place(system))
     batch: Batch = {name: torch.stack([value] * settings.batch_size) for name, value in example.items()}
     batch = _channels_last(fabric.to_device(batch), runtime)
     system.train()
@@ -261,7 +260,7 @@ def _batches(
     ][done % per_epoch :]
     loader = DataLoader(
         examples,
-        batch_sampler=keys,  # type: ignore[arg-type]
+        batch_sampler=keys,
         num_workers=runtime.workers,
         collate_fn=default_collate,
         pin_memory=runtime.torch_device.type == "cuda",

@@ -9,8 +9,8 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from tag2mask.data.images import content_digest
-from tag2mask.files import write_json
 from tag2mask.errors import WorkspaceError
+from tag2mask.files import write_json
 
 
 class Workspace:

@@ -1,6 +1,6 @@
 """Segmentation heads of DeepLab: from backbone features to class scores."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -29,7 +29,8 @@ class LargeFOV(nn.Sequential):
             nn.Dropout2d(dropout),
             nn.Conv2d(width, classes, 1),
         )
-        initialise(self)
+        *hidden, scores = (layer for layer in self if isinstance(layer, nn.Conv2d))
+        initialise(hidden, [scores])
 
 
 class ASPP(nn.Module):
@@ -56,26 +57,29 @@ class ASPP(nn.Module):
         dropout: float = 0.5,
     ):
         super().__init__()
-        self.branches = nn.ModuleList(
-            LargeFOV(channels, classes, width=width, dilation=dilation, dropout=dropout)
-            if width
-            else nn.Conv2d(channels, classes, 3, padding=dilation, dilation=dilation)
-            for dilation in dilations
-        )
-        initialise(self)
+        if width:
+            self.branches = nn.ModuleList(
+                LargeFOV(channels, classes, width=width, dilation=dilation, dropout=dropout) for dilation in dilations
+            )
+        else:
+            convolutions = [nn.Conv2d(channels, classes, 3, padding=rate, dilation=rate) for rate in dilations]
+            initialise([], convolutions)
+            self.branches = nn.ModuleList(convolutions)
 
     def forward(self, features: Tensor) -> Tensor:
         return torch.stack([branch(features) for branch in self.branches]).sum(0)
 
 
-def initialise(module: nn.Module) -> None:
-    """He's initialisation for hidden convolutions; the last ones, which give scores, start near zero."""
-    convolutions = [part for part in module.modules() if isinstance(part, nn.Conv2d)]
-    scores = convolutions[-1].out_channels
-    for convolution in convolutions:
-        if convolution.out_channels == scores:
-            nn.init.normal_(convolution.weight, std=0.01)
-        else:
-            nn.init.kaiming_normal_(convolution.weight, nonlinearity="relu")
-        if convolution.bias is not None:
-            nn.init.zeros_(convolution.bias)
+def initialise(hidden: Iterable[nn.Conv2d], scores: Iterable[nn.Conv2d]) -> None:
+    """He's initialisation for hidden convolutions; those that give scores start near zero."""
+    for convolution in hidden:
+        nn.init.kaiming_normal_(convolution.weight, nonlinearity="relu")
+        _zero_bias(convolution)
+    for convolution in scores:
+        nn.init.normal_(convolution.weight, std=0.01)
+        _zero_bias(convolution)
+
+
+def _zero_bias(convolution: nn.Conv2d) -> None:
+    if convolution.bias is not None:
+        nn.init.zeros_(convolution.bias)

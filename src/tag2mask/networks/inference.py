@@ -127,7 +127,8 @@ def segment(
 def bounded_size(size: tuple[int, int], max_pixels: int) -> tuple[int, int]:
     """A size of the same aspect with at most `max_pixels` pixels (each side at least 1)."""
     factor = min(1.0, (max_pixels / (size[0] * size[1])) ** 0.5)
-    return max(1, int(size[0] * factor)), max(1, int(size[1] * factor))
+    height = max(1, min(int(size[0] * factor), max_pixels))
+    return height, max(1, min(int(size[1] * factor), max_pixels // height))
 
 
 def label_map(probabilities: Tensor, size: tuple[int, int]) -> Tensor:

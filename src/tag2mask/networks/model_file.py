@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import textwrap
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 
-from tag2mask.errors import WeightsError
+from tag2mask.errors import SettingsError, WeightsError
 from tag2mask.networks.backbones import create_backbone
 from tag2mask.networks.classifier import Classifier
 from tag2mask.networks.segmenter import HeadSettings, Segmenter
@@ -96,12 +97,15 @@ def load_model(
         WeightsError: the file cannot be used.
     """
     header = read_header(path)
-    backbone = create_backbone(
-        header.backbone["name"],
-        output_stride=output_stride or header.backbone["output_stride"],
-        block=header.backbone["block"],
-        weights="none",
-    )
+    try:
+        backbone = create_backbone(
+            header.backbone["name"],
+            output_stride=output_stride or header.backbone["output_stride"],
+            block=header.backbone["block"],
+            weights="none",
+        )
+    except SettingsError as error:
+        raise WeightsError(f"{path}: {error}") from error
     network: Classifier | Segmenter
     if header.kind == "classifier":
         network = Classifier(backbone, len(header.classes))
@@ -111,5 +115,7 @@ def load_model(
     try:
         network.load_state_dict(load_file(path))
     except (RuntimeError, SafetensorError) as error:
-        raise WeightsError(f"{path}: the weights do not fit the architecture in the header ({error})") from error
+        # torch names every tensor that does not fit; a few tell enough.
+        reason = textwrap.shorten(str(error), 300)
+        raise WeightsError(f"{path}: the weights do not fit the architecture in the header ({reason})") from error
     return network.to(device).eval(), header

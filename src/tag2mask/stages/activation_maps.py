@@ -1,6 +1,8 @@
 """Class activation maps of the training photographs' tagged classes, and how good they are at every threshold."""
 
 import io
+import zipfile
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -10,7 +12,6 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from tag2mask.data.masks import read_mask
 from tag2mask.data.samples import Sample
 from tag2mask.engine.environment import Environment, SplitName
 from tag2mask.engine.stage import Accumulator, Estimate, PerImageStage, ReduceStage
@@ -18,8 +19,10 @@ from tag2mask.errors import SettingsError, WorkspaceError
 from tag2mask.evaluation.pictures import heat_overlay
 from tag2mask.evaluation.segmentation import ThresholdCurve
 from tag2mask.evidence.cam import merge_score_maps
+from tag2mask.networks.backbones import check_backbone
 from tag2mask.networks.inference import ScaleSettings, photograph_scales
 from tag2mask.networks.segmenter import resize_scores
+from tag2mask.stages.labels import read_truth
 from tag2mask.stages.timing import seconds_per_image
 from tag2mask.stages.train_classifier import TrainClassifier
 from tag2mask.stages.views import load_photograph
@@ -82,6 +85,8 @@ class MakeActivationMaps(PerImageStage):
     def __init__(self, classifier: TrainClassifier, settings: ActivationMapSettings, split: SplitName) -> None:
         super().__init__(settings, split, classifier=classifier)
         self.classifier = classifier
+        # Told now, not after the classifier's training.
+        check_backbone(classifier.settings.backbone.name, self._stride())
 
     def _stride(self) -> int:
         return self.settings.output_stride or self.classifier.settings.backbone.output_stride
@@ -125,7 +130,7 @@ class MakeActivationMaps(PerImageStage):
                 height, width = content["size"].tolist()
                 maps = torch.from_numpy(content["maps"].astype(np.float32))
                 return ActivationMaps(tuple(content["class_ids"].tolist()), maps, (height, width))
-        except (OSError, ValueError, KeyError) as error:
+        except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile, zlib.error) as error:
             raise WorkspaceError(f"{path}: cannot be read ({error}); delete {path.parent.parent}") from error
 
     def picture(self, env: Environment, image_id: str, image: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
@@ -171,7 +176,7 @@ class _Curve:
     def add(self, sample: Sample) -> None:
         if sample.mask is None:
             return
-        truth = read_mask(sample.mask)
+        truth = read_truth(sample, self._env.dataset.num_classes)
         cams = self._cams.load(self._env, sample.id)
         self._curve.add(truth, cams.at_size((truth.shape[0], truth.shape[1])).numpy(), cams.class_ids)
 

@@ -4,12 +4,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from tag2mask.data.masks import read_mask
 from tag2mask.data.samples import Sample
 from tag2mask.engine.environment import Environment
 from tag2mask.engine.stage import Accumulator, Estimate, ReduceStage
 from tag2mask.evaluation.segmentation import ConfusionMatrix
-from tag2mask.stages.labels import LabelStage
+from tag2mask.stages.labels import LabelStage, read_truth
 
 
 @dataclass(frozen=True)
@@ -25,7 +24,8 @@ class _Confusion:
 
     def add(self, sample: Sample) -> None:
         if sample.mask is not None:
-            self._matrix.add(read_mask(sample.mask), self._labels.load(self._env, sample.id))
+            truth = read_truth(sample, self._env.dataset.num_classes)
+            self._matrix.add(truth, self._labels.load(self._env, sample.id))
             self._images += 1
 
     def merge(self, other: "_Confusion") -> None:

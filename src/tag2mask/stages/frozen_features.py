@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor
@@ -11,6 +12,7 @@ from torch import Tensor
 from tag2mask.data.samples import Sample
 from tag2mask.engine.environment import Environment
 from tag2mask.engine.stage import Estimate, PerImageStage
+from tag2mask.errors import WorkspaceError
 from tag2mask.networks.inference import ScaleSettings
 from tag2mask.stages.backbone import BackboneSettings
 from tag2mask.stages.timing import seconds_per_image
@@ -46,9 +48,7 @@ class FrozenFeatures(PerImageStage):
 
     def open(self, env: Environment) -> Callable[[Sample], bytes]:
         runtime, views = env.runtime, self.settings.views
-        backbone = self.settings.backbone.create(env.runtime.seed).to(runtime.torch_device).eval()
-        if runtime.channels_last:
-            backbone.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        backbone = runtime.place(self.settings.backbone.create(runtime.seed)).eval()
 
         @torch.no_grad()
         def make(sample: Sample) -> bytes:
@@ -64,9 +64,17 @@ class FrozenFeatures(PerImageStage):
         return make
 
     def load(self, env: Environment, image_id: str, *, mirror: bool) -> Tensor:
-        """Features of one photograph, or of its mirror image: float32 (channels, h, w)."""
-        tensors = load_tensors(self.path(env, image_id).read_bytes())
-        return tensors["features"][int(mirror)].float()
+        """Features of one photograph, or of its mirror image: float32 (channels, h, w).
+
+        Raises:
+            WorkspaceError: the file is missing or damaged.
+        """
+        path = self.path(env, image_id)
+        try:
+            features = load_tensors(path.read_bytes())["features"]
+        except (OSError, KeyError, SafetensorError) as error:
+            raise WorkspaceError(f"{path}: cannot be read ({error}); delete {path.parent.parent}") from error
+        return features[int(mirror)].float()
 
     def shape(self, env: Environment) -> tuple[int, int, int]:
         """(channels, h, w) of the features of one photograph."""

@@ -3,10 +3,13 @@
 import numpy as np
 import numpy.typing as npt
 
+from tag2mask.data.classes import BACKGROUND, UNLABELLED
+from tag2mask.data.images import image_size
 from tag2mask.data.masks import encode_mask, overlay, read_mask
 from tag2mask.data.samples import Sample
 from tag2mask.engine.environment import Environment
 from tag2mask.engine.stage import PerImageStage
+from tag2mask.errors import DataError
 
 
 class LabelStage(PerImageStage):
@@ -28,7 +31,31 @@ def encode_labels(sample: Sample, labels: npt.NDArray[np.uint8]) -> bytes:
     Raises:
         AssertionError: the mask names a class the photograph is not tagged with.
     """
-    allowed = {0, 255, *sample.tags}
+    allowed = {BACKGROUND, UNLABELLED, *sample.tags}
     found = set(np.unique(labels).tolist())
     assert found <= allowed, f"{sample.id}: labels {sorted(found - allowed)} are not among the tags"
     return encode_mask(labels)
+
+
+def read_truth(sample: Sample, classes: int) -> npt.NDArray[np.uint8]:
+    """The true mask of a photograph.
+
+    Args:
+        sample: read with its mask.
+        classes: number of foreground classes.
+
+    Returns:
+        uint8 (H, W), 255 where unknown.
+
+    Raises:
+        DataError: there is no mask, it is not of the photograph's size, or it holds an id that is no class.
+    """
+    if sample.mask is None:
+        raise DataError(f"{sample.image}: has no true mask")
+    truth = read_mask(sample.mask)
+    if truth.shape != (size := image_size(sample.image)):
+        raise DataError(f"{sample.mask}: size {truth.shape}, but its photograph has {size} (height, width)")
+    wrong = truth[(truth > classes) & (truth != UNLABELLED)]
+    if wrong.size:
+        raise DataError(f"{sample.mask}: class id {wrong[0]}, but there are {classes} classes")
+    return truth

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from tag2mask.data.classes import BACKGROUND, UNLABELLED
 from tag2mask.data.images import read_image
 from tag2mask.data.samples import Sample
 from tag2mask.engine.environment import Environment
@@ -114,7 +115,7 @@ class RefineSeeds(LabelStage):
 
     def open(self, env: Environment) -> Callable[[Sample], bytes]:
         def make(sample: Sample) -> bytes:
-            ids = np.array([0, *sample.tags], dtype=np.uint8)
+            ids = np.array([BACKGROUND, *sample.tags], dtype=np.uint8)
             if self.settings.unary == "labels":
                 probabilities = self._from_labels(self.seeds.load(env, sample.id), ids)
             else:
@@ -125,7 +126,7 @@ class RefineSeeds(LabelStage):
         return make
 
     def _from_labels(self, seeds: np.ndarray, ids: np.ndarray) -> Tensor:
-        index = np.full(256, 255, dtype=np.uint8)
+        index = np.full(UNLABELLED + 1, UNLABELLED, dtype=np.uint8)
         index[ids] = np.arange(len(ids))
         return torch.as_tensor(label_probabilities(index[seeds], len(ids), confidence=self.settings.confidence))
 

@@ -8,6 +8,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from tag2mask.data.classes import BACKGROUND
 from tag2mask.data.masks import encode_mask
 from tag2mask.data.samples import Sample
 from tag2mask.engine.environment import Environment, Runtime, SplitName
@@ -60,7 +61,7 @@ def predict_mask(
     probabilities = segment(network, image, settings.inference, runtime.torch_device, runtime.autocast())
     ids = torch.arange(len(probabilities))
     if class_ids is not None:
-        ids = torch.tensor([0, *sorted(class_ids)])
+        ids = torch.tensor([BACKGROUND, *sorted(class_ids)])
         probabilities = probabilities[ids]
         probabilities = probabilities / probabilities.sum(0, keepdim=True).clamp(min=1e-12)
     if settings.use_crf:

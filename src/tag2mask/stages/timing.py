@@ -21,14 +21,8 @@ def seconds_per_image(
     """
     torch.set_num_threads(env.runtime.threads)
     device = env.runtime.torch_device
-    backbone = (
-        dataclasses.replace(settings, output_stride=output_stride, weights="none")
-        .create(env.runtime.seed)
-        .to(device)
-        .eval()
-    )
-    if env.runtime.channels_last:
-        backbone.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    random = dataclasses.replace(settings, output_stride=output_stride, weights="none")
+    backbone = env.runtime.place(random.create(env.runtime.seed)).eval()
     height, width = image_size(env.dataset.train.samples[0].image)
     seconds = []
     for _ in range(2):

@@ -114,11 +114,9 @@ class TrainClassifier(TrainingStage):
 
     def load(self, env: Environment, *, output_stride: int | None = None) -> Classifier:
         """The trained classifier on the environment's device, at an output stride of choice."""
-        network, _ = load_model(self.model_path(env), output_stride=output_stride, device=env.runtime.torch_device)
+        network, _ = load_model(self.model_path(env), output_stride=output_stride)
         assert isinstance(network, Classifier)
-        if env.runtime.channels_last:
-            network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        return network
+        return env.runtime.place(network)
 
 
 def train_classifier(settings: ClassifierSettings) -> TrainClassifier:

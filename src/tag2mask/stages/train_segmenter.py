@@ -179,11 +179,9 @@ class TrainSegmenter(TrainingStage):
 
     def load(self, env: Environment) -> Segmenter:
         """The trained network on the environment's device."""
-        network, _ = load_model(self.model_path(env), device=env.runtime.torch_device)
+        network, _ = load_model(self.model_path(env))
         assert isinstance(network, Segmenter)
-        if env.runtime.channels_last:
-            network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        return network
+        return env.runtime.place(network)
 
 
 def train_segmenter(

@@ -3,12 +3,11 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from tag2mask.data.masks import encode_mask, read_mask
+from tag2mask.data.masks import encode_mask
 from tag2mask.data.samples import Sample
 from tag2mask.engine.environment import Environment
 from tag2mask.engine.stage import Estimate
-from tag2mask.errors import DataError
-from tag2mask.stages.labels import LabelStage
+from tag2mask.stages.labels import LabelStage, read_truth
 
 
 @dataclass(frozen=True)
@@ -27,12 +26,7 @@ class TrueMasks(LabelStage):
         super().__init__(TrueMaskSettings(), "train")
 
     def open(self, env: Environment) -> Callable[[Sample], bytes]:
-        def make(sample: Sample) -> bytes:
-            if sample.mask is None:
-                raise DataError(f"{sample.image}: has no true mask, which training on true masks needs")
-            return encode_mask(read_mask(sample.mask))
-
-        return make
+        return lambda sample: encode_mask(read_truth(sample, env.dataset.num_classes))
 
     def estimate(self, env: Environment) -> Estimate:
         count = len(self.samples(env))

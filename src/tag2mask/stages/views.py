@@ -45,8 +45,10 @@ class ViewSettings:
     def __post_init__(self) -> None:
         if self.crop < 1:
             raise SettingsError(f"views.crop: {self.crop} must be above 0")
-        if not 0 <= self.long_side[0] <= self.long_side[1]:
-            raise SettingsError(f"views.long_side: {list(self.long_side)} must be a smallest and a largest side")
+        if self.long_side != (0, 0) and not 0 < self.long_side[0] <= self.long_side[1]:
+            raise SettingsError(
+                f"views.long_side: {list(self.long_side)} must be a smallest and a largest side above 0, or [0, 0]"
+            )
         if not 0 < self.scale[0] <= self.scale[1]:
             raise SettingsError(f"views.scale: {list(self.scale)} must be a smallest and a largest factor above 0")
         if not 0 <= self.colour <= 1:

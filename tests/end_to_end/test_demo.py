@@ -1,0 +1,52 @@
+"""The demo as people run it, on real pretrained weights."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import tag2mask
+from tag2mask.configure import parse_arguments
+from tag2mask.data.datasets import open_dataset
+from tag2mask.data.masks import read_mask
+from tag2mask.engine.environment import Environment
+from tag2mask.engine.workspace import Workspace
+from tag2mask.methods.registry import METHODS
+from tag2mask.stages.activation_maps import activation_maps
+from tag2mask.stages.train_classifier import train_classifier
+from tag2mask.verbs import RunResult
+
+
+@pytest.fixture(scope="module")
+def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("demo")
+
+
+@pytest.fixture(scope="module")
+def result(out: Path) -> RunResult:
+    return tag2mask.demo(out, quiet=True)
+
+
+@pytest.mark.slow
+def test_tags_give_masks_and_true_masks_give_better_ones(result: RunResult) -> None:
+    metrics = result.metrics
+    assert metrics["classifier"]["mean_average_precision"] > 0.9
+    assert metrics["val"]["mean_iou"] > 0.3
+    assert metrics["bound_val"]["mean_iou"] > metrics["val"]["mean_iou"] + 0.10
+    assert len(list(result.masks.glob("*.png"))) == 60
+
+
+@pytest.mark.slow
+def test_the_peak_of_a_cam_lies_on_its_object(out: Path, result: RunResult) -> None:
+    settings = parse_arguments(METHODS["cam"], ["--config", "demo/cam", "--data", str(out / "data")]).settings
+    env = Environment(open_dataset(out / "data"), Workspace(out / "workspace"))
+    cams = activation_maps(train_classifier(settings.classifier), settings.cams)
+    assert cams.complete(env)
+    hits = []
+    for sample in env.dataset.train:
+        assert sample.mask is not None
+        truth, maps = read_mask(sample.mask), cams.load(env, sample.id)
+        for class_id, heat in zip(maps.class_ids, maps.at_size().numpy(), strict=True):
+            row, column = np.unravel_index(heat.argmax(), heat.shape)
+            hits.append(truth[row, column] == class_id)
+    assert np.mean(hits) > 0.8

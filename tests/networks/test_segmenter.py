@@ -1,0 +1,72 @@
+from typing import Any
+
+import pytest
+import torch
+
+from tag2mask.errors import SettingsError
+from tag2mask.networks.backbones import Backbone, create_backbone
+from tag2mask.networks.heads import ASPP, LargeFOV
+from tag2mask.networks.segmenter import HeadSettings, Segmenter, resize_scores
+
+
+@pytest.fixture(scope="module")
+def backbone() -> Backbone:
+    torch.manual_seed(0)
+    return create_backbone("tf_efficientnet_lite0", output_stride=16, weights="none", block="blocks.4").eval()
+
+
+@pytest.mark.parametrize(
+    ("settings", "kind"),
+    [
+        (HeadSettings("largefov", 8, (2,), 0.5), LargeFOV),
+        (HeadSettings("aspp", 8, (1, 2), 0.5), ASPP),
+        (HeadSettings("aspp", 0, (1, 2, 3)), ASPP),
+    ],
+)
+def test_a_segmenter_is_a_head_on_a_backbone(backbone: Backbone, settings: HeadSettings, kind: type) -> None:
+    network = Segmenter(backbone, 4, settings).eval()
+    images = torch.randn(2, 3, 50, 64)
+    assert isinstance(network.head, kind)
+    scores = network(images)
+    assert scores.shape == (2, 4, 4, 4)
+    assert torch.equal(scores, network.head(backbone(images)))
+    assert {id(p) for p in network.head_parameters()} == {id(p) for p in network.head.parameters()}
+
+
+def test_settings_reach_the_head(backbone: Backbone) -> None:
+    large = Segmenter(backbone, 4, HeadSettings("largefov", 8, (5,), 0.25)).head
+    assert (large[0].dilation, large[0].out_channels, large[2].p) == ((5, 5), 8, 0.25)  # type: ignore[index]
+    aspp = Segmenter(backbone, 4, HeadSettings("aspp", 0, (1, 7))).head
+    assert [branch.dilation for branch in aspp.branches] == [(1, 1), (7, 7)]  # type: ignore[union-attr]
+
+
+def test_features_of_a_block_give_the_same_scores(backbone: Backbone) -> None:
+    network = Segmenter(backbone, 3, HeadSettings(width=8, dilations=(2,))).eval()
+    images = torch.randn(1, 3, 48, 64)
+    for block in ("stem", "blocks.2", "blocks.4"):
+        assert torch.equal(network(backbone.encode(images, block), after=block), network(images)), block
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"kind": "unet"}, "unet.*largefov, aspp"),
+        ({"dilations": (6, 12)}, "one dilation"),
+        ({"width": 0}, "width above 0"),
+        ({"kind": "aspp", "dilations": ()}, "dilations"),
+        ({"kind": "aspp", "dilations": (0, 2)}, "dilations"),
+        ({"kind": "aspp", "width": -1}, "width"),
+        ({"dropout": 1.0}, "dropout"),
+    ],
+)
+def test_impossible_heads_are_named(wrong: dict[str, Any], message: str) -> None:
+    with pytest.raises(SettingsError, match=message):
+        HeadSettings(**wrong)
+
+
+def test_resizing_keeps_cells_where_they_tile_the_image() -> None:
+    scores = torch.tensor([[[[0.0, 4.0]]]])
+    # Centres of 4 pixels lie at 1/8, 3/8, 5/8, 7/8 of the width, those of the 2 cells at 1/4 and 3/4.
+    assert resize_scores(scores, (1, 4)).flatten().tolist() == [0.0, 1.0, 3.0, 4.0]
+    assert torch.equal(resize_scores(scores, (1, 2)), scores)
+    assert resize_scores(torch.ones(2, 3, 4, 5), (7, 9)).shape == (2, 3, 7, 9)

@@ -1,0 +1,149 @@
+import dataclasses
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from tag2mask.data.images import read_image
+from tag2mask.data.masks import read_mask
+from tag2mask.errors import SettingsError, WorkspaceError
+from tag2mask.evaluation.segmentation import ConfusionMatrix
+from tag2mask.evidence.cam import merge_score_maps
+from tag2mask.networks.inference import photograph_scales
+from tag2mask.stages.activation_maps import (
+    ActivationMaps,
+    ActivationMapSettings,
+    MakeActivationMaps,
+    ScoreActivationMaps,
+    ThresholdCurveSettings,
+    activation_maps,
+)
+from tag2mask.stages.train_classifier import TrainClassifier
+from tag2mask.stages.views import load_photograph
+from tests.stages.conftest import Finished
+
+UNTAGGED = "shape_05"
+
+
+def test_a_file_holds_ids_maps_and_size(finished: Finished) -> None:
+    stage = finished.stage(MakeActivationMaps)
+    for sample in finished.env.dataset.train:
+        with np.load(stage.path(finished.env, sample.id), allow_pickle=False) as content:
+            assert content["maps"].dtype == np.float16
+            assert content["class_ids"].tolist() == list(sample.tags)
+            height, width = read_image(sample.image).shape[:2]
+            assert content["size"].tolist() == [height, width]
+            assert content["maps"].shape == (len(sample.tags), -(-height // 4), -(-width // 4))
+            assert np.isin(content["maps"].max((1, 2)) if sample.tags else [], (0, 1)).all()
+
+
+def test_maps_are_the_classifiers(finished: Finished) -> None:
+    """By hand: the classifier at stride 16, its tagged classes' score maps at all scales, merged."""
+    stage, env = finished.stage(MakeActivationMaps), finished.env
+    network = finished.stage(TrainClassifier).load(env, output_stride=16)
+    sample = env.dataset.train.samples[0]
+    image = load_photograph(sample)
+    with torch.no_grad():
+        scores = [
+            network.score_maps(batch)[:, [tag - 1 for tag in sample.tags]]
+            for batch in photograph_scales(
+                image, network.backbone, finished.settings.cams.inference, torch.device("cpu")
+            )
+        ]
+    expected = merge_score_maps(scores, (12, 16))
+    found = stage.load(env, sample.id)
+    assert found.class_ids == sample.tags == (1, 2)
+    assert torch.equal(found.maps, expected.half().float())
+
+
+def test_a_photograph_without_tags_has_no_maps(finished: Finished) -> None:
+    stage = finished.stage(MakeActivationMaps)
+    cams = stage.load(finished.env, UNTAGGED)
+    assert cams.class_ids == ()
+    assert cams.at_size().shape == (0, *cams.size)
+    image = read_image(finished.env.dataset.sample(UNTAGGED).image)
+    assert stage.picture(finished.env, UNTAGGED, image).shape == image.shape
+
+
+def test_maps_are_brought_to_the_photograph() -> None:
+    maps = torch.rand(2, 3, 4)
+    cams = ActivationMaps((1, 5), maps, (12, 15))
+    expected = F.interpolate(maps[None], (12, 15), mode="bilinear", align_corners=False)[0]
+    assert torch.equal(cams.at_size(), expected)
+    assert cams.at_size((6, 7)).shape == (2, 6, 7)
+
+
+def test_the_picture_is_hottest_where_the_map_is(finished: Finished) -> None:
+    stage, env = finished.stage(MakeActivationMaps), finished.env
+    heat = stage.load(env, "shape_00").at_size().amax(0).numpy()
+    black = np.zeros((*heat.shape, 3), np.uint8)
+    picture = stage.picture(env, "shape_00", black).astype(int)
+    hot, cold = picture[heat > 0.9].mean(0), picture[heat < 0.1].mean(0)
+    assert hot[0] > hot[2]  # red
+    assert cold[2] > cold[0]  # blue
+
+
+@pytest.mark.parametrize("damage", ["missing", "empty", "cut", "words", "other"])
+def test_a_damaged_file_is_named(
+    finished: Finished, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damage: str
+) -> None:
+    stage, env = finished.stage(MakeActivationMaps), finished.env
+    whole = stage.path(env, "shape_00").read_bytes()
+    other = io.BytesIO()
+    np.savez(other, x=np.zeros(3))
+    contents = {"empty": b"", "cut": whole[: len(whole) // 2], "words": b"no archive", "other": other.getvalue()}
+    path = tmp_path / "items" / "shape_00.npz"
+    path.parent.mkdir()
+    if damage != "missing":
+        path.write_bytes(contents[damage])
+    monkeypatch.setattr(stage, "path", lambda *_: path)
+    with pytest.raises(WorkspaceError, match=r"shape_00\.npz: cannot be read"):
+        stage.load(env, "shape_00")
+
+
+def test_the_curve_is_mean_iou_at_every_threshold(finished: Finished) -> None:
+    env, cams = finished.env, finished.stage(MakeActivationMaps)
+    found = finished.stage(ScoreActivationMaps).metrics(env)
+    assert [point["threshold"] for point in found["curve"]] == pytest.approx([step / 20 for step in range(1, 20)])
+    for point in found["curve"][::6]:
+        matrix = ConfusionMatrix(env.dataset.label_names)
+        for sample in env.dataset.train:
+            assert sample.mask is not None
+            maps = cams.load(env, sample.id).at_size()
+            background = torch.full((1, *maps.shape[1:]), np.float32(point["threshold"]))
+            ids = np.array([0, *sample.tags])
+            matrix.add(read_mask(sample.mask), ids[torch.cat([background, maps]).argmax(0)])
+        assert point["mean_iou"] == pytest.approx(matrix.scores().mean_iou), point
+    best = max(found["curve"], key=lambda point: point["mean_iou"])
+    assert found["best_mean_iou"] == best["mean_iou"]
+    assert found["best_threshold"] == best["threshold"]
+
+
+def test_settings_are_checked_before_anything_is_trained(finished: Finished) -> None:
+    classifier = finished.stage(TrainClassifier)
+    with pytest.raises(SettingsError, match="stride 7"):
+        activation_maps(classifier, ActivationMapSettings(output_stride=7))
+    for wrong in ({"rule": "mean"}, {"output_stride": -1}, {"map_stride": 0}):
+        with pytest.raises(SettingsError, match=next(iter(wrong))):
+            ActivationMapSettings(**wrong)  # type: ignore[arg-type]
+    with pytest.raises(SettingsError, match="steps"):
+        ThresholdCurveSettings(steps=0)
+
+
+def test_the_training_stride_is_kept_unless_another_is_given(finished: Finished) -> None:
+    classifier = finished.stage(TrainClassifier)
+    kept = activation_maps(classifier, dataclasses.replace(finished.settings.cams, output_stride=0))
+    kept.run(finished.env)
+    assert kept.load(finished.env, "shape_00").maps.shape == (2, 12, 16)
+    changed = finished.stage(MakeActivationMaps).load(finished.env, "shape_00").maps
+    assert not torch.allclose(kept.load(finished.env, "shape_00").maps, changed, atol=0.05)
+
+
+def test_an_estimate_grows_with_the_photographs(finished: Finished) -> None:
+    stage = finished.stage(MakeActivationMaps)
+    assert stage.estimate(finished.env).seconds > 0
+    assert stage.estimate(finished.env).bytes == 2 * stage.on("val").estimate(finished.env).bytes
+    assert finished.stage(ScoreActivationMaps).estimate(finished.env).seconds > 0

@@ -1,0 +1,106 @@
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from tag2mask.data.view import IMAGE, to_view
+from tag2mask.errors import SettingsError
+from tag2mask.networks.backbones import create_backbone
+from tag2mask.stages.views import ViewSettings, change_colours, load_photograph, view_photograph
+from tests.builders import shapes_dataset
+
+
+def views(settings: ViewSettings, epochs: int = 40, image_id: str = "a", seed: int = 0) -> list:
+    return [settings.draw((60, 90), seed=seed, epoch=epoch, image_id=image_id) for epoch in range(epochs)]
+
+
+def test_a_drawn_view_depends_on_seed_epoch_and_id() -> None:
+    settings = ViewSettings(crop=32, long_side=(40, 120))
+    drawn = views(settings)
+    assert drawn == views(settings)
+    assert drawn != views(settings, image_id="b")
+    assert drawn != views(settings, seed=1)
+    assert len({view.resized for view in drawn}) > 10
+    assert {view.mirror for view in drawn} == {False, True}
+
+
+def test_long_sides_and_factors_stay_in_their_range() -> None:
+    by_side = views(ViewSettings(crop=32, long_side=(40, 120)))
+    assert all(40 <= max(view.resized) <= 120 for view in by_side)
+    by_scale = views(ViewSettings(crop=32, scale=(0.5, 2.0)))
+    assert all(45 <= max(view.resized) <= 180 for view in by_scale)
+    assert all(view.output_size() == (32, 32) for view in by_side + by_scale)
+    assert not any(view.mirror for view in views(ViewSettings(crop=32, mirror=False)))
+
+
+@pytest.mark.parametrize(
+    ("settings", "resized"),
+    [(ViewSettings(crop=48, whole=True), (32, 48)), (ViewSettings(crop=48, stretch=True), (48, 48))],
+)
+def test_whole_photographs_leave_nothing_to_chance_but_the_mirror(
+    settings: ViewSettings, resized: tuple[int, int]
+) -> None:
+    drawn = views(settings)
+    plain, mirrored = (settings.whole_view((60, 90), mirror=mirror) for mirror in (False, True))
+    assert plain.resized == resized
+    assert plain.output_size() == (48, 48)
+    assert set(drawn) == {plain, mirrored}
+    assert 8 < sum(view.mirror for view in drawn) < 32
+    assert drawn == views(settings)
+
+
+def test_a_photograph_is_loaded_channels_first(tmp_path: Any) -> None:
+    (sample, *_) = shapes_dataset(tmp_path / "data").train.samples
+    image = load_photograph(sample)
+    assert image.shape == (3, 48, 64)
+    assert image.dtype == torch.uint8
+    assert image[:, 24, 21].tolist() == [220, 60, 40]  # the red disc
+
+
+def test_beyond_the_photograph_is_the_mean_colour() -> None:
+    backbone = create_backbone("tf_efficientnet_lite0", weights="none", block="stem")
+    image = torch.full((3, 60, 90), 200, dtype=torch.uint8)
+    view = ViewSettings(crop=48, whole=True).whole_view((60, 90), mirror=False)
+    seen = view_photograph(image, view, backbone)
+    assert seen.shape == (3, 48, 48)
+    assert seen[:, 32:].abs().max() < 1e-6
+    inside = (200 / 255 - backbone.mean[0]) / backbone.std[0]
+    assert torch.allclose(seen[:, :32], torch.full((3, 32, 48), inside), atol=1e-5)
+    mirrored = ViewSettings(crop=48, whole=True).whole_view((60, 90), mirror=True)
+    noise = torch.randint(0, 256, (3, 60, 90), dtype=torch.uint8)
+    first, second = to_view(noise, view, IMAGE, fill=0), to_view(noise, mirrored, IMAGE, fill=0)
+    assert torch.equal(first.flip(2), second)
+
+
+def test_colours_change_with_seed_epoch_and_id_and_nothing_else() -> None:
+    image = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (3, 20, 20), dtype=np.uint8))
+    torch.manual_seed(5)
+    state = torch.get_rng_state()
+    changed = change_colours(image, 0.5, seed=0, epoch=0, image_id="a")
+    assert torch.equal(torch.get_rng_state(), state)  # the training's own random numbers go on undisturbed
+    torch.manual_seed(6)
+    assert torch.equal(change_colours(image, 0.5, seed=0, epoch=0, image_id="a"), changed)
+    assert changed.dtype == torch.uint8
+    assert not torch.equal(changed, image)
+    for other in ({"seed": 1}, {"epoch": 1}, {"image_id": "b"}):
+        again = change_colours(image, 0.5, **{"seed": 0, "epoch": 0, "image_id": "a", **other})  # type: ignore[arg-type]
+        assert not torch.equal(again, changed), other
+    assert change_colours(image, 0.0, seed=0, epoch=0, image_id="a") is image
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"crop": 0},
+        {"long_side": (80, 40)},
+        {"long_side": (0, 40)},
+        {"long_side": (-1, 40)},
+        {"scale": (0.0, 1.0)},
+        {"scale": (2.0, 1.0)},
+        {"colour": 1.5},
+    ],
+)
+def test_impossible_values_are_named(wrong: dict[str, Any]) -> None:
+    with pytest.raises(SettingsError, match=next(iter(wrong))):
+        ViewSettings(**wrong)
