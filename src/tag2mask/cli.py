@@ -1,13 +1,14 @@
 """The command `tag2mask`."""
 
 import argparse
+import os
 import sys
 import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from tag2mask import __version__
-from tag2mask.errors import Tag2MaskError
+from tag2mask.errors import SettingsError, Tag2MaskError
 
 DESCRIPTION = """\
 From image tags to pixel masks: trains a segmentation network from photographs with tags ("dog, sofa"), no masks drawn.
@@ -43,6 +44,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     words = [word for word in words if word != "--debug"]
     try:
         return _dispatch(words)
+    except BrokenPipeError:
+        # Whoever read our output (`| head`) has seen enough; the interpreter must not trip over it again when it ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except KeyboardInterrupt:
         print("tag2mask: interrupted; the same command goes on from here", file=sys.stderr)
         return 130
@@ -63,6 +68,7 @@ def _dispatch(words: list[str]) -> int:
     # `run METHOD` has a parser of its own, made of the method's settings.
     if words[:1] == ["run"] and len(words) > 1 and not words[1].startswith("-"):
         return _run(words[1], words[2:])
+    # Anything else, options in front of a method among it, is argparse's to read.
     arguments = _parser().parse_args(words)
     handler: Callable[[argparse.Namespace], int] = arguments.handler
     return handler(arguments)
@@ -119,11 +125,10 @@ def _add_machine(parser: argparse.ArgumentParser) -> None:
 
 
 def _run_help(arguments: argparse.Namespace) -> int:
-    from tag2mask.methods.registry import find_method
+    # Reached without a method only: with one, its own parser takes over.
+    from tag2mask.methods.registry import METHODS
 
-    # Reached without a method, or with options in front of it.
-    find_method(arguments.method or "(none given)")
-    return _run(arguments.method, [])
+    raise SettingsError(f"run needs a method; choices: {', '.join(METHODS)}")
 
 
 def _run(name: str, words: list[str]) -> int:

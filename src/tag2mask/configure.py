@@ -25,7 +25,7 @@ PRESETS = Path(__file__).parent / "presets"
 
 @dataclass(frozen=True)
 class RunSettings:
-    """What a run works on and how, whatever the method.
+    """Data set, workspace and what is shown, whatever the method.
 
     Args:
         data: folder of tagged photographs: PASCAL VOC's layout, or photographs with a CSV of image_path,label.
@@ -95,6 +95,7 @@ def method_parser(method: Method) -> ArgumentParser:
     """The parser of a method's settings, run settings and machine settings."""
     parser = ArgumentParser(
         description=f"{method.title} ({method.source}).",
+        epilog="--dry-run shows the stages, what is cached, and an estimate of minutes and disk; it writes nothing.",
         exit_on_error=False,
         allow_abbrev=False,
         prog=f"tag2mask run {method.name}",
@@ -165,7 +166,7 @@ def _explained(message: str, method: Method) -> str:
     """A parser's message in one line; where it is about an unknown key, with the keys that come close."""
     line = " ".join(message.split())
     unknown = re.search(
-        r"(?:[Uu]nrecognized arguments: --|Key '|unexpected key '|does not accept option ')([\w.]+)", line
+        r"(?:[Uu]nrecognized arguments: --|Key '|unexpected key '|Option '|not accept option ')([\w.]+)", line
     )
     if unknown:
         known = [*_setting_names(method.settings), *_setting_names(RunSettings), *_setting_names(Runtime)]
@@ -173,6 +174,8 @@ def _explained(message: str, method: Method) -> str:
         group = name.rpartition(".")[0]
         near = difflib.get_close_matches(name, known, n=3, cutoff=0.6)
         near = near or [key for key in known if key.rpartition(".")[0] == group]
+        if not near:
+            return f"'{name}' is no setting of the method {method.name}, which has {', '.join(_parts(method))}"
         return f"unknown setting '{name}'; choices near it: {', '.join(near)}"
     return line
 
@@ -189,3 +192,8 @@ def _setting_names(settings: type[Any], prefix: str = "") -> list[str]:
         else:
             names.append(prefix + field.name)
     return names
+
+
+def _parts(method: Method) -> list[str]:
+    """The stages a method has settings for."""
+    return [field.name for field in dataclasses.fields(method.settings)]

@@ -3,6 +3,7 @@
 import dataclasses
 import importlib.metadata
 import platform
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from tag2mask.engine.fingerprint import fingerprint
 from tag2mask.engine.logs import read_log
 from tag2mask.engine.plan import Plan, StageRun
 from tag2mask.engine.progress import duration
+from tag2mask.engine.stage import PerImageStage, Stage
 from tag2mask.engine.training import MODEL_FILE, TrainingStage
 from tag2mask.evaluation.pictures import contact_sheet, plot_lines, save_sheet
 from tag2mask.files import atomic_path, write_bytes, write_json
@@ -50,6 +52,7 @@ def write_run(plan: Plan, runs: list[StageRun], configuration: Configuration, en
     metrics = {key: stage.metrics(env) for key, stage in plan.results.items()}
     model = folder / MODEL_FILE
     _export_model(plan, configuration, env, model)
+    _gather_masks(plan, env, folder / "masks")
     pictures = _draw(plan, runs, configuration, env, metrics, folder / "pictures")
     write_json(
         folder / "run.json",
@@ -74,11 +77,11 @@ def write_run(plan: Plan, runs: list[StageRun], configuration: Configuration, en
             ],
             "metrics": metrics,
             "model": MODEL_FILE,
-            "masks": str(plan.predictions.path(env, "x").parent),
+            "masks": "masks",
         },
     )
     write_bytes(folder / "summary.md", summary(folder.name, runs, metrics, env).encode())
-    return RunResult(folder, model, plan.predictions.path(env, "x").parent, pictures, metrics)
+    return RunResult(folder, model, folder / "masks", pictures, metrics)
 
 
 def summary(title: str, runs: list[StageRun], metrics: dict[str, dict[str, Any]], env: Environment) -> str:
@@ -123,6 +126,27 @@ def headline(metrics: dict[str, dict[str, Any]]) -> list[str]:
 def percent(value: float | None) -> str:
     """A share as a percentage with one decimal; a dash where it is not defined."""
     return "-" if value is None else f"{100 * value:.1f}"
+
+
+def _gather_masks(plan: Plan, env: Environment, folder: Path) -> None:
+    """All masks the run's model made, in one folder, whatever splits the photographs were in."""
+    for stage in plan.results.values():
+        if stage.name == plan.predictions.name and stage.inputs["segmenter"] is plan.model:
+            _link_items(stage, env, folder)
+    _link_items(plan.predictions, env, folder)
+
+
+def _link_items(stage: Stage, env: Environment, folder: Path) -> None:
+    assert isinstance(stage, PerImageStage)
+    for sample in stage.samples(env):
+        source = stage.path(env, sample.id)
+        target = folder / f"{sample.id}{stage.suffix}"
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.unlink(missing_ok=True)
+        try:
+            target.hardlink_to(source)
+        except OSError:  # a file system without hard links
+            shutil.copyfile(source, target)
 
 
 def _export_model(plan: Plan, configuration: Configuration, env: Environment, path: Path) -> None:

@@ -98,10 +98,26 @@ def prepare(configuration: Configuration, reporter: Reporter) -> tuple[Environme
         if "masks" in stage.reads and not any(sample.mask for sample in env.split(stage.split).samples):
             reporter.say(f"{name}: no truth, there are no masks of the {stage.split} photographs")
             del results[name]
+    _check_truth(configuration.method, plan, env)
     if held_out:
         # The photographs a person tagged are what masks are wanted of, and most of them are in the training list.
         results["masks"] = plan.predictions.on("train")
     return env, dataclasses.replace(plan, results=results)
+
+
+def _check_truth(method: Method, plan: Plan, env: Environment) -> None:
+    """Tells that a method trains on masks before anything is computed.
+
+    Raises:
+        DataError: a photograph it trains on has none.
+    """
+    for stage in Plan(plan.model, plan.predictions, {}).stages():
+        missing = [sample for sample in stage.samples(env) if sample.mask is None] if "masks" in stage.reads else []
+        if missing:
+            raise DataError(
+                f"{env.dataset.root}: the method {method.name} needs true masks, which {len(missing)} of the "
+                f"{stage.split} photographs do not have, {missing[0].image.name} first"
+            )
 
 
 def demo(
@@ -175,11 +191,17 @@ def predict(
     names = find_photographs([Path(path) for path in photographs])
     known = _known_tags(Path(tags), header.classes) if tags else None
     written = []
-    with Reporter(quiet=quiet).task("predict", len(names)) as task:
+    reporter = Reporter(quiet=quiet)
+    with reporter.task("predict", len(names)) as task:
         for name, path in names.items():
             class_ids = None if known is None else known(path, name)
             image = read_image(path)
             tensor = torch.from_numpy(image).permute(2, 0, 1)
+            if image.shape[0] * image.shape[1] > settings.inference.max_pixels:
+                reporter.say(
+                    f"{path}: {image.shape[1]}x{image.shape[0]} is segmented at {settings.inference.max_pixels} pixels "
+                    "and the result upsampled"
+                )
             mask = predict_mask(network, tensor, settings, runtime, class_ids=class_ids)
             mask_path, overlay_path = Path(out) / "masks" / f"{name}.png", Path(out) / "overlays" / f"{name}.jpg"
             write_bytes(mask_path, encode_mask(mask))

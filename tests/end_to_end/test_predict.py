@@ -58,10 +58,11 @@ def test_a_table_that_does_not_fit_is_an_error(home: Path, tmp_path: Path, table
         tag2mask.predict(home / "model.safetensors", photograph, tmp_path, tags=tmp_path / "tags.csv", quiet=True)
 
 
-def test_photographs_of_any_size(home: Path, tmp_path: Path) -> None:
+def test_photographs_of_any_size(home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for name, size in (("dot", (1, 1)), ("line", (200, 1)), ("large", (2400, 1800))):
         Image.new("RGB", size, (220, 60, 40)).save(tmp_path / f"{name}.png")
-    written = tag2mask.predict(home / "model.safetensors", tmp_path, tmp_path / "out", quiet=True)
+    written = tag2mask.predict(home / "model.safetensors", tmp_path, tmp_path / "out")
+    assert "large.png: 2400x1800 is segmented at 2000000 pixels" in capsys.readouterr().err
     for item in written:
         width, height = Image.open(item.photograph).size
         assert read_mask(item.mask).shape == (height, width)

@@ -26,7 +26,7 @@ class Finished(NamedTuple):
 
     def stage(self, kind: type[S]) -> S:
         """The plan's stage of a kind."""
-        (found,) = (stage for stage in self.plan.stages() if type(stage) is kind)
+        (found,) = (stage for stage in self.plan.distinct(self.env) if type(stage) is kind)
         return found
 
 

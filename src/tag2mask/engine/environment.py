@@ -1,6 +1,7 @@
 """What a stage runs in: the data set, the workspace and the machine's settings."""
 
 import dataclasses
+import multiprocessing
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Literal, TypeVar
@@ -22,15 +23,17 @@ PRECISIONS = ("32-true", "16-mixed", "bf16-mixed")
 
 @dataclass(frozen=True)
 class Runtime:
-    """How stages are computed. All but `workers` enter every stage's fingerprint, because they can change bits.
+    """Machine and seed.
+
+    All but `workers` enter every stage's fingerprint, because they can change bits.
 
     Args:
         seed: every random draw of a run comes from it.
         device: "auto", "cpu", "cuda" or "cuda:1".
         precision: "32-true", "bf16-mixed" or "16-mixed".
         threads: threads of one process; 0 takes all processors.
-        workers: processes that load training data; -1 chooses by the number of processors.
-        channels_last: memory layout of convolutions; 1.4 to 2 times faster on a CPU.
+        workers: processes that load training data; -1 chooses by the number of processors; 0 where there is no fork.
+        channels_last: memory layout of convolutions; faster on most machines.
     """
 
     seed: int = 0
@@ -67,6 +70,8 @@ class Runtime:
             raise SettingsError(f"device: '{device}' is not there; this machine has {torch.cuda.device_count()} GPUs")
         processors = cpu_count()
         workers = self.workers if self.workers >= 0 else (0 if processors <= 4 else min(8, processors // 2))
+        if "fork" not in multiprocessing.get_all_start_methods():
+            workers = 0
         return dataclasses.replace(self, device=device, threads=self.threads or processors, workers=workers)
 
     @property

@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -15,9 +15,11 @@ Losses = Mapping[str, tuple[Tensor, Tensor]]
 """Named losses as (sum, count): the loss is the sum of the quotients, and an empty count gives 0 with zero gradient."""
 
 
-@dataclass(frozen=True)
-class Position:
-    """Where a training is: what random draws and scheduled losses may depend on."""
+class Position(NamedTuple):
+    """Where a training is: what random draws and scheduled losses may depend on.
+
+    A tuple, because Fabric looks through the arguments of a forward pass for tensors and stops at frozen dataclasses.
+    """
 
     step: int
     steps: int
@@ -53,6 +55,6 @@ def total_loss(losses: Losses) -> Tensor:
     """
     total = torch.stack([loss / count.clamp(min=1) for loss, count in losses.values()]).sum()
     if not torch.isfinite(total):
-        parts = ", ".join(f"{name} {float(loss):.4g}/{float(count):.4g}" for name, (loss, count) in losses.items())
-        raise FloatingPointError(f"the loss is {float(total)} ({parts}); a lower learning rate usually helps")
+        parts = ", ".join(f"{name} {loss.item():.4g}/{count.item():.4g}" for name, (loss, count) in losses.items())
+        raise FloatingPointError(f"the loss is {total.item()} ({parts}); a lower learning rate usually helps")
     return total

@@ -262,6 +262,8 @@ def _batches(
         examples,
         batch_sampler=keys,
         num_workers=runtime.workers,
+        # Examples are closures, which other start methods (the default of macOS) cannot hand over.
+        multiprocessing_context="fork" if runtime.workers else None,
         collate_fn=default_collate,
         pin_memory=runtime.torch_device.type == "cuda",
     )

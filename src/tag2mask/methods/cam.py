@@ -16,12 +16,12 @@ class CamSettings:
     """Settings of the method `cam`, stage by stage.
 
     Args:
-        classifier: trained on tags.
-        cams: class activation maps of the training photographs.
-        seeds: thresholds on them.
-        refinement: the dense CRF that gives the pseudo-labels.
-        segmenter: trained on the pseudo-labels.
-        prediction: masks of the val photographs.
+        classifier: `classifier`, trained on tags.
+        cams: `cams`, class activation maps of the training photographs.
+        seeds: `seeds`, thresholds on them.
+        refinement: `refinement`, the dense CRF that gives the pseudo-labels.
+        segmenter: `segmenter`, trained on the pseudo-labels.
+        prediction: `prediction`, masks of the val photographs.
     """
 
     classifier: ClassifierSettings = field(default_factory=ClassifierSettings)

@@ -14,8 +14,8 @@ class SupervisedSettings:
     """Settings of the method `supervised`.
 
     Args:
-        segmenter: trained on the true masks.
-        prediction: masks of the val photographs.
+        segmenter: `segmenter`, trained on the true masks.
+        prediction: `prediction`, masks of the val photographs.
     """
 
     segmenter: SegmenterSettings = field(default_factory=SegmenterSettings)

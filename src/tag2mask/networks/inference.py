@@ -47,6 +47,7 @@ class InferenceSettings(ScaleSettings):
         max_pixels: larger photographs are segmented at this many pixels and the scores upsampled.
     """
 
+    long_side: int = 512
     merge: Literal["softmax", "logits"] = "softmax"
     max_pixels: int = 2_000_000
 

@@ -40,7 +40,7 @@ class ActivationMapSettings:
         map_stride: pixels of the photograph per cell of the map that is kept.
     """
 
-    inference: ScaleSettings = field(default_factory=lambda: ScaleSettings(scales=(0.5, 1.0, 1.5, 2.0)))
+    inference: ScaleSettings = field(default_factory=lambda: ScaleSettings(long_side=512, scales=(0.5, 1.0, 1.5, 2.0)))
     output_stride: int = 0
     rule: Literal["sum", "max"] = "sum"
     map_stride: int = 4

@@ -20,7 +20,7 @@ class BackboneSettings:
         name: timm's name; `tag2mask list-backbones` shows the choices.
         output_stride: pixels of the image per step of the features; a ViT has its patch's.
         block: the block whose features are used; empty takes the last.
-        weights: "auto" (an installed weight package, else timm's hub), "none" or a path.
+        weights: "auto" (an installed weight package, else timm's hub), "package", "hub", "none" or a path.
         frozen_until: this block and those before it are not trained; empty trains all.
     """
 

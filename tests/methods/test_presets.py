@@ -1,0 +1,19 @@
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tag2mask.configure import PRESETS, parse_arguments
+from tag2mask.methods.registry import METHODS
+
+
+@pytest.mark.parametrize("path", sorted(PRESETS.rglob("*.yaml")), ids=lambda path: f"{path.parent.name}/{path.stem}")
+def test_every_preset_fits_its_method(path: Path) -> None:
+    configuration = parse_arguments(METHODS[path.stem], ["--data", "x", "--config", f"{path.parent.name}/{path.stem}"])
+    assert configuration.settings != METHODS[path.stem].settings()
+
+
+@pytest.mark.parametrize("name", ["small", "demo"])
+def test_the_bound_has_the_same_segmenter(name: str) -> None:
+    method, bound = (yaml.safe_load((PRESETS / name / f"{kind}.yaml").read_text()) for kind in ("cam", "supervised"))
+    assert bound == {key: method[key] for key in ("segmenter", "prediction")}

@@ -1,0 +1,31 @@
+import dataclasses
+
+import pytest
+
+from tag2mask.engine.plan import Plan
+from tag2mask.errors import SettingsError
+from tag2mask.methods.registry import METHODS, Method, find_method
+
+
+def test_a_method_is_found_by_its_name() -> None:
+    assert find_method("cam") is METHODS["cam"]
+    with pytest.raises(SettingsError, match="unknown method 'cap'; choices: cam, supervised"):
+        find_method("cap")
+
+
+@pytest.mark.parametrize("method", METHODS.values(), ids=METHODS)
+def test_every_method_keeps_the_contract(method: Method) -> None:
+    """What the command line and the bound count on."""
+    assert METHODS[method.name] is method
+    fields = {field.name for field in dataclasses.fields(method.settings)}
+    assert {"segmenter", "prediction"} <= fields
+    plan = method.build(method.settings())
+    assert isinstance(plan, Plan)
+    assert plan.model in plan.stages()
+    assert "val" in plan.results
+    assert plan.results["val"].inputs["labels"] is plan.predictions
+    assert plan.predictions.inputs["segmenter"] is plan.model
+    for columns in plan.pictures.values():
+        assert set(columns.values()) <= set(plan.stages())
+    reads_masks = any("masks" in stage.reads for stage in dataclasses.replace(plan, results={}).stages())
+    assert reads_masks is not method.tags_only

@@ -1,0 +1,60 @@
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tag2mask.data.images import read_image
+from tag2mask.data.masks import overlay, read_mask, write_mask
+from tag2mask.data.samples import Sample
+from tag2mask.errors import DataError
+from tag2mask.stages.labels import encode_labels, read_truth
+from tag2mask.stages.make_seeds import MakeSeeds
+from tests.builders import shapes_dataset
+from tests.stages.conftest import Finished
+
+
+@pytest.fixture
+def sample(tmp_path: Path) -> Sample:
+    return shapes_dataset(tmp_path / "data").train.samples[0]
+
+
+def test_labels_of_tagged_classes_are_encoded(sample: Sample, tmp_path: Path) -> None:
+    one = dataclasses.replace(sample, tags=(2,))
+    labels = np.array([[0, 2, 255], [2, 2, 0]], dtype=np.uint8)
+    (tmp_path / "mask.png").write_bytes(encode_labels(one, labels))
+    assert np.array_equal(read_mask(tmp_path / "mask.png"), labels)
+    with pytest.raises(AssertionError, match=r"shape_00: labels \[1\]"):
+        encode_labels(one, np.array([[0, 1]], dtype=np.uint8))
+
+
+def test_the_truth_is_the_mask(sample: Sample) -> None:
+    assert sample.mask is not None
+    assert np.array_equal(read_truth(sample, 2), read_mask(sample.mask))
+    assert read_truth(sample, 2).max() == 2
+
+
+def test_a_truth_that_does_not_fit_is_named(sample: Sample) -> None:
+    assert sample.mask is not None
+    with pytest.raises(DataError, match=r"shape_00\.png: class id 2, but there are 1"):
+        read_truth(sample, 1)
+    write_mask(sample.mask, np.zeros((48, 63), np.uint8))
+    with pytest.raises(DataError, match=r"shape_00\.png: size \(48, 63\).*\(48, 64\)"):
+        read_truth(sample, 2)
+    with pytest.raises(DataError, match=r"shape_00\.png: has no true mask"):
+        read_truth(dataclasses.replace(sample, mask=None), 2)
+
+
+def test_unlabelled_pixels_are_no_class(sample: Sample) -> None:
+    assert sample.mask is not None
+    write_mask(sample.mask, np.full((48, 64), 255, np.uint8))
+    assert (read_truth(sample, 2) == 255).all()
+
+
+def test_the_picture_is_an_overlay(finished: Finished) -> None:
+    stage, env = finished.stage(MakeSeeds), finished.env
+    image = read_image(env.dataset.sample("shape_00").image)
+    labels = np.asarray(Image.open(stage.path(env, "shape_00")))
+    assert np.array_equal(stage.load(env, "shape_00"), labels)
+    assert np.array_equal(stage.picture(env, "shape_00", image), overlay(image, labels))

@@ -1,0 +1,229 @@
+"""What the documentation says exists: commands, options, settings, links, and the example for contributors."""
+
+import ast
+import dataclasses
+import re
+import shlex
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+
+import tag2mask
+from tag2mask.cli import _parser
+from tag2mask.configure import PRESETS, Configuration, as_arguments, method_parser, parse_arguments
+from tag2mask.data.classes import UNLABELLED
+from tag2mask.engine.training import TrainingStage
+from tag2mask.methods.registry import METHODS, find_method
+from tag2mask.run_folder import RunResult
+from tests.conftest import ROOT
+
+DOCS = ROOT / "docs"
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted(DOCS.rglob("*.md"))]
+PRESET_FILES = sorted(PRESETS.rglob("*.yaml"))
+COMMANDS = ("demo", "run", "predict", "evaluate", "list-methods", "list-backbones")
+SETTINGS_OF_THE_PAGE = "cam"
+REQUIRED = "required"
+
+
+def blocks(page: Path, language: str) -> list[str]:
+    """Fenced code blocks of a language."""
+    return re.findall(rf"^```{language}\n(.*?)^```$", page.read_text(), flags=re.MULTILINE | re.DOTALL)
+
+
+def command_lines(page: Path) -> list[str]:
+    """Indented lines that call tag2mask, without what the shell does with the output."""
+    lines = re.findall(r"^    (tag2mask .*)$", page.read_text(), flags=re.MULTILINE)
+    return [line.partition(" > ")[0] for line in lines]
+
+
+def anchors(page: Path) -> set[str]:
+    """Anchors of a page's headings."""
+    text = re.sub(r"^```.*?^```$", "", page.read_text(), flags=re.MULTILINE | re.DOTALL)
+    headings = re.findall(r"^#+ (.*)$", text, flags=re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading).lower().replace(" ", "-") for heading in headings}
+
+
+def parse(words: list[str]) -> Configuration | None:
+    """Parses a command line as `tag2mask` would, without running it."""
+    if words[:1] == ["run"]:
+        return parse_arguments(find_method(words[1]), [word for word in words[2:] if word != "--dry-run"])
+    _parser().parse_args(words)
+    return None
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_relative_links_lead_somewhere(page: Path) -> None:
+    text = page.read_text()
+    assert text.startswith("# ")
+    for link in re.findall(r"\]\(([^)\s]+)\)", text):
+        if "://" in link:
+            continue
+        path, _, anchor = link.partition("#")
+        target = page.parent / path if path else page
+        assert target.exists(), f"{page.name} links to {link}"
+        assert target.resolve().is_relative_to(ROOT), f"{page.name} links out of the repository: {link}"
+        if anchor:
+            assert anchor in anchors(target), f"{page.name} links to {link}"
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_every_method_has_a_page_that_the_index_links_to(name: str) -> None:
+    assert (DOCS / "methods" / f"{name}.md").is_file()
+    assert f"(methods/{name}.md)" in (DOCS / "index.md").read_text()
+    assert f"(docs/methods/{name}.md)" in (ROOT / "README.md").read_text()
+
+
+def test_every_command_is_documented(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        _parser().parse_args(["--help"])
+    commands = re.findall(r"^    ([a-z][a-z-]+)(?: |$)", capsys.readouterr().out, flags=re.MULTILINE)
+    assert set(commands) == set(COMMANDS)
+    text = "".join(page.read_text() for page in PAGES)
+    for command in commands:
+        assert f"tag2mask {command}" in text or f"`{command}`" in text, f"{command} is not documented"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_documented_command_lines_parse(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    small = yaml.safe_load((PRESETS / "small" / "cam.yaml").read_text())
+    mine = {"data": "photos"} | {part: small[part] for part in ("segmenter", "prediction")}  # fits every method
+    (tmp_path / "my.yaml").write_text(yaml.safe_dump(mine))
+    monkeypatch.chdir(tmp_path)
+    for line in command_lines(page):
+        words = [word for word in shlex.split(line)[1:] if word != "--print_config"]
+        try:
+            parse(words)
+        except SystemExit:
+            pytest.fail(f"{page.name}: {line}")
+
+
+def test_the_readme_shows_every_step_of_the_main_job() -> None:
+    lines = command_lines(ROOT / "README.md")
+    for step in ("run cam", "predict", "evaluate", "--dry-run", "--tags", "--device cuda"):
+        assert any(step in line for line in lines), f"README shows no {step}"
+
+
+@pytest.mark.parametrize("path", PRESET_FILES, ids=lambda path: path.relative_to(PRESETS).as_posix())
+def test_presets_fit_the_method_they_are_named_after(path: Path) -> None:
+    name = path.relative_to(PRESETS).with_suffix("").as_posix()
+    configuration = parse_arguments(find_method(path.stem), ["--config", name, "--data", "photos"])
+    assert configuration.method.name == path.stem
+    stages = configuration.method.build(configuration.settings).stages()
+    assert any(isinstance(stage, TrainingStage) for stage in stages)
+
+
+def test_there_is_a_preset() -> None:
+    assert PRESETS / "small" / "cam.yaml" in PRESET_FILES
+
+
+@pytest.mark.parametrize(
+    ("page", "method"),
+    [(DOCS / "settings.md", "cam"), *((DOCS / "methods" / f"{name}.md", name) for name in METHODS)],
+    ids=lambda value: value if isinstance(value, str) else value.name,
+)
+def test_documented_yaml_fits_its_method(page: Path, method: str, tmp_path: Path) -> None:
+    for number, text in enumerate(blocks(page, "yaml")):
+        file = tmp_path / f"{number}.yaml"
+        file.write_text(text)
+        parse_arguments(METHODS[method], ["--config", str(file), "--data", "photos"])
+
+
+def documented_settings() -> dict[str, str]:
+    """Default by dotted name from the tables of docs/settings.md; a table serves all groups its heading names."""
+    found: dict[str, str] = {}
+    for section in re.split(r"^##+ ", (DOCS / "settings.md").read_text(), flags=re.MULTILINE):
+        heading, _, body = section.partition("\n")
+        groups = re.findall(r"`([\w.]+)`", heading) if not heading.startswith("Settings of") else [""]
+        for name, default in re.findall(r"^\| `(\w+)` \| `?([^`|]*?)`? \| \S.* \|$", body, flags=re.MULTILINE):
+            found |= {f"{group}.{name}".lstrip("."): default for group in groups}
+    return found
+
+
+def defaults_in_code() -> dict[str, Any]:
+    """Default by dotted name from the settings classes."""
+    flat: dict[str, Any] = {}
+
+    def visit(prefix: str, value: Any) -> None:
+        if isinstance(value, dict):
+            for key, item in value.items():
+                visit(f"{prefix}.{key}".lstrip("."), item)
+        else:
+            flat[prefix] = list(value) if isinstance(value, tuple) else value
+
+    visit("", method_parser(METHODS[SETTINGS_OF_THE_PAGE]).get_defaults().as_dict())
+    return {name: value for name, value in flat.items() if name != "config"}
+
+
+def test_the_settings_page_has_every_setting_with_its_default() -> None:
+    documented, code = documented_settings(), defaults_in_code()
+    assert documented.pop("data") == REQUIRED
+    assert code.pop("data") is None
+    assert documented.keys() == code.keys()
+    assert {name: yaml.safe_load(default) for name, default in documented.items()} == code
+
+
+def test_the_crf_page_has_every_parameter_with_its_default() -> None:
+    rows = re.findall(r"^\| `(\w+)` \| `([^`]+)` \|", (DOCS / "dense-crf.md").read_text(), flags=re.MULTILINE)
+    parameters = tag2mask.dense_crf.__kwdefaults__
+    assert {name: ast.literal_eval(default) for name, default in rows} == parameters
+
+
+def calls_and_attributes(tree: ast.AST) -> Iterator[ast.Call | ast.Attribute]:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call | ast.Attribute):
+            yield node
+
+
+def check_python(text: str) -> None:
+    """Checks that names of the package, keyword arguments, settings and attributes of results exist."""
+    names = {
+        "result": {field.name for field in dataclasses.fields(RunResult)},
+        "tag2mask": {*tag2mask.__all__, "engine"},
+    }
+    for node in calls_and_attributes(ast.parse(text)):
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id in names:
+            assert node.attr in names[node.value.id], ast.unparse(node)
+        if not isinstance(node, ast.Call) or not ast.unparse(node.func).startswith("tag2mask."):
+            continue
+        verb = getattr(tag2mask, ast.unparse(node.func).removeprefix("tag2mask."))
+        given = {word.arg: word.value for word in node.keywords if word.arg is not None}
+        extra = {name: value for name, value in given.items() if name not in verb.__kwdefaults__}
+        if extra:
+            assert verb is tag2mask.run, f"{ast.unparse(node)} has no {', '.join(extra)}"
+            settings = {name: ast.literal_eval(value) for name, value in extra.items()}
+            parse_arguments(find_method(ast.literal_eval(node.args[0])), as_arguments({"data": "x", **settings}))
+
+
+@pytest.mark.parametrize("page", [ROOT / "README.md", DOCS / "python.md", DOCS / "dense-crf.md"], ids=lambda p: p.name)
+def test_documented_python_names_what_exists(page: Path) -> None:
+    found = blocks(page, "python")
+    assert found
+    for text in found:
+        check_python(text)
+
+
+def test_the_crf_example_runs() -> None:
+    names: dict[str, Any] = {}
+    exec(blocks(DOCS / "dense-crf.md", "python")[0], names)
+    np.testing.assert_allclose(names["refined"].sum(0), 1, rtol=1e-5)
+
+
+def test_the_example_for_contributors_is_a_method(monkeypatch: pytest.MonkeyPatch) -> None:
+    module = ModuleType("contributed")
+    monkeypatch.setitem(sys.modules, module.__name__, module)  # dataclasses look their module up
+    names = vars(module)
+    for text in blocks(ROOT / "CONTRIBUTING.md", "python"):
+        exec(text, names)
+    labels = np.zeros((4, 6), dtype=np.uint8)
+    labels[:, 3:] = 1
+    opened = names["without_borders"](labels)
+    np.testing.assert_array_equal(opened[0], [0, 0, UNLABELLED, UNLABELLED, 1, 1])
+    plan = names["open_cam"](names["OpenCamSettings"]())
+    assert {"classifier", "cams", "seeds", "open_borders", "segmenter"} <= {stage.name for stage in plan.stages()}
+    assert "masks" not in frozenset().union(*(stage.reads for stage in plan.predictions.inputs.values()))

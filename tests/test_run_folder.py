@@ -1,0 +1,130 @@
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tag2mask.configure import Configuration, as_arguments, parse_arguments
+from tag2mask.engine.environment import Environment
+from tag2mask.engine.logs import TrainingLog
+from tag2mask.engine.plan import Plan, StageRun, run_plan
+from tag2mask.engine.progress import Reporter
+from tag2mask.methods.registry import METHODS
+from tag2mask.networks.model_file import load_model, read_header
+from tag2mask.run_folder import RunResult, headline, percent, plot_training, write_run
+from tag2mask.settings import canonical
+from tag2mask.verbs import prediction_settings, prepare
+from tests.builders import TINY, write_shapes
+
+Made = tuple[RunResult, Environment, Plan, list[StageRun], Configuration]
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
+    folder = tmp_path_factory.mktemp("run")
+    places = {"data": write_shapes(folder / "data"), "workspace": folder / "ws", "threads": 1, "device": "cpu"}
+    given = {**places, **TINY, "pictures": 3, "prediction": {"inference": {"long_side": 48}, "use_crf": False}}
+    configuration = parse_arguments(METHODS["cam"], as_arguments(given))
+    env, plan = prepare(configuration, Reporter(quiet=True))
+    runs = run_plan(plan, env)
+    return write_run(plan, runs, configuration, env), env, plan, runs, configuration
+
+
+def test_run_json_tells_what_was_done(made: Made) -> None:
+    result, env, plan, runs, configuration = made
+    content = json.loads((result.folder / "run.json").read_text())
+    assert content["method"] == "cam"
+    assert content["classes"] == ["disc", "square"]
+    assert content["photographs"] == {"train": 6, "val": 3}
+    assert content["settings"] == canonical(configuration.settings)
+    assert content["run"] == canonical(configuration.run)
+    assert content["runtime"]["threads"] == 1
+    assert content["versions"]["torch"]
+    assert content["metrics"] == result.metrics == {name: stage.metrics(env) for name, stage in plan.results.items()}
+    assert [stage["folder"] for stage in content["stages"]] == [run.stage.folder(env).name for run in runs]
+    assert not any(stage["cached"] for stage in content["stages"])
+    assert (result.folder / content["model"]).samefile(result.model)
+
+
+def test_the_model_carries_the_runs_way_of_making_masks(made: Made) -> None:
+    result, env, plan, _, configuration = made
+    header = read_header(result.model)
+    assert prediction_settings(header) == configuration.settings.prediction
+    assert not prediction_settings(header).use_crf
+    network, _ = load_model(result.model)
+    original, _ = load_model(plan.model.model_path(env))
+    for name, value in original.state_dict().items():
+        assert np.array_equal(network.state_dict()[name].numpy(), value.numpy()), name
+
+
+def test_the_folder_of_masks_holds_one_per_photograph(made: Made) -> None:
+    result, env, _, _, _ = made
+    assert env.dataset.val is not None
+    assert {f"{sample.id}.png" for sample in env.dataset.val} <= {path.name for path in result.masks.iterdir()}
+
+
+def test_pictures_show_photographs_stages_and_truth(made: Made) -> None:
+    result, env, _, runs, _ = made
+    assert all(path.is_file() for path in result.pictures)
+    trainings = [f"{run.stage.folder(env).name}.png" for run in runs if run.stage.name in ("classifier", "segmenter")]
+    assert [path.name for path in result.pictures] == ["train.jpg", "val.jpg", "threshold_curve.png", *trainings]
+    with Image.open(result.pictures[0]) as train, Image.open(result.pictures[1]) as val:
+        # Three rows each; photograph, CAM, seeds, pseudo-label, truth against photograph, prediction, truth.
+        assert train.size[1] == val.size[1]
+        assert (train.size[0] - 6) / 5 == (val.size[0] - 6) / 3
+
+
+def test_one_run_has_one_folder(made: Made) -> None:
+    result, env, plan, runs, configuration = made
+    before = result.model.read_bytes()
+    again = write_run(plan, runs, configuration, env)
+    assert again.folder == result.folder
+    assert again.model.read_bytes() == before
+    assert [path.name for path in env.workspace.runs.iterdir()] == [result.folder.name]
+
+
+def test_the_summary_has_every_figure(made: Made) -> None:
+    result, env, _, runs, _ = made
+    text = (result.folder / "summary.md").read_text()
+    for run in runs:
+        assert run.stage.folder(env).name in text
+    for name in ("seeds", "pseudo_labels", "val"):
+        assert f"## IoU per class: {name}" in text
+        assert f"- {name}: mIoU {percent(result.metrics[name]['mean_iou'])}, pixel accuracy" in text
+    for point in result.metrics["cam_curve"]["curve"]:
+        assert f"- {point['threshold']:.2f}: {percent(point['mean_iou'])}" in text
+
+
+def test_the_headline_knows_each_kind_of_figure() -> None:
+    metrics = {
+        "classifier": {"mean_average_precision": 0.8312, "images": 5},
+        "cam_curve": {"curve": [], "best_mean_iou": 0.4, "best_threshold": 0.25},
+        "val": {"mean_iou": 0.5, "pixel_accuracy": 0.75, "images": 7},
+        "masks": {},
+    }
+    assert headline(metrics) == [
+        "- classifier: mAP 83.1 on 5 photographs",
+        "- cam_curve: best mIoU 40.0 at threshold 0.25 (chosen on the truth: reported, not used)",
+        "- val: mIoU 50.0, pixel accuracy 75.0 on 7 photographs",
+    ]
+    assert headline({"classifier": {"mean_average_precision": None, "images": 5}}) == [
+        "- classifier: mAP - on 5 photographs"
+    ]
+
+
+def test_percentages() -> None:
+    assert percent(0.12345) == "12.3"
+    assert percent(1.0) == "100.0"
+    assert percent(None) == "-"
+
+
+def test_a_training_is_drawn_from_its_log(made: Made, tmp_path: Path) -> None:
+    _, env, plan, _, _ = made
+    drawn = tmp_path / "training.png"
+    plot_training(plan.model, env, drawn)
+    before = np.asarray(Image.open(drawn))
+    with TrainingLog(plan.model.folder(env), 100) as log:
+        log.write(100, cross_entropy=50.0, learning_rate=0.1)
+    plot_training(plan.model, env, drawn)
+    assert not np.array_equal(np.asarray(Image.open(drawn)), before)
