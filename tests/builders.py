@@ -20,7 +20,7 @@ TINY = {
         "views": {"crop": 64, "long_side": [48, 80]},
         "training": {"epochs": 2, "batch_size": 4, "checkpoint_seconds": 0},
     },
-    "cams": {"output_stride": 16, "inference": {"scales": [1.0, 2.0]}},
+    "cams": {"output_stride": 16, "inference": {"long_side": 64, "scales": [1.0, 2.0]}},
     "refinement": {"crf": {"iterations": 2}},
     "segmenter": {
         "backbone": {"weights": "none", "block": "blocks.4", "frozen_until": "blocks.2"},

@@ -1,3 +1,4 @@
+import dataclasses
 import json
 from pathlib import Path
 
@@ -58,10 +59,18 @@ def test_the_model_carries_the_runs_way_of_making_masks(made: Made) -> None:
         assert np.array_equal(network.state_dict()[name].numpy(), value.numpy()), name
 
 
-def test_the_folder_of_masks_holds_one_per_photograph(made: Made) -> None:
-    result, env, _, _, _ = made
+def test_masks_of_all_splits_stand_in_one_folder(made: Made) -> None:
+    result, env, plan, runs, configuration = made
     assert env.dataset.val is not None
-    assert {f"{sample.id}.png" for sample in env.dataset.val} <= {path.name for path in result.masks.iterdir()}
+    assert {path.stem for path in result.masks.iterdir()} == set(env.dataset.val.by_id)
+    on_train = plan.predictions.on("train")
+    on_train.run(env)
+    both = dataclasses.replace(plan, results={**plan.results, "masks": on_train})
+    masks = write_run(both, runs, configuration, env).masks
+    assert {path.stem for path in masks.iterdir()} == {*env.dataset.val.by_id, *env.dataset.train.by_id}
+    for stage in (on_train, plan.predictions):
+        for sample in stage.samples(env):
+            assert (masks / f"{sample.id}.png").read_bytes() == stage.path(env, sample.id).read_bytes()
 
 
 def test_pictures_show_photographs_stages_and_truth(made: Made) -> None:

@@ -193,6 +193,13 @@ def test_the_bound_needs_every_mask(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert "bound: left out" in said
 
 
+def test_a_method_on_masks_says_at_once_what_is_missing(tmp_path: Path) -> None:
+    root = without_masks(write_shapes(tmp_path / "data"), 2, 3)
+    given = as_arguments({"data": root, "workspace": tmp_path / "ws"})
+    with pytest.raises(DataError, match=r"supervised needs true masks, which 2 of the train.*shape_02\.png"):
+        prepare(parse_arguments(METHODS["supervised"], given), Reporter(quiet=True))
+
+
 def test_where_photographs_were_held_out_all_get_masks(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     root = write_shapes(tmp_path / "data", train=12, val=0, masks=False)
     (root / "ImageSets" / "Segmentation" / "val.txt").unlink()

@@ -84,7 +84,7 @@ def test_merging_equals_a_plain_loop(network: Segmenter, merge: str, mirror: boo
         expected = torch.stack([part.softmax(0) for part in parts]).mean(0)
     else:
         expected = torch.stack(parts).sum(0).softmax(0)
-    given = InferenceSettings(scales=(0.5, 1.0), mirror=mirror, merge=merge)  # type: ignore[arg-type]
+    given = InferenceSettings(long_side=56, scales=(0.5, 1.0), mirror=mirror, merge=merge)  # type: ignore[arg-type]
     found = segment(network, IMAGE_40x56, given, CPU, EXACT)
     assert found.dtype == torch.float32
     assert torch.allclose(found, expected, atol=1e-5)
@@ -92,11 +92,11 @@ def test_merging_equals_a_plain_loop(network: Segmenter, merge: str, mirror: boo
 
 
 def test_a_mirrored_photograph_gives_mirrored_probabilities(network: Segmenter) -> None:
-    given = InferenceSettings(scales=(1.0, 1.25))
+    given = InferenceSettings(long_side=0, scales=(1.0, 1.25))
     straight = segment(network, IMAGE_40x56, given, CPU, EXACT)
     mirrored = segment(network, IMAGE_40x56.flip(2), given, CPU, EXACT)
     assert torch.allclose(mirrored.flip(2), straight, atol=1e-5)
-    one_sided = InferenceSettings(scales=(1.0,), mirror=False)
+    one_sided = InferenceSettings(long_side=0, scales=(1.0,), mirror=False)
     straight = segment(network, IMAGE_40x56, one_sided, CPU, EXACT)
     mirrored = segment(network, IMAGE_40x56.flip(2), one_sided, CPU, EXACT)
     assert not torch.allclose(mirrored.flip(2), straight, atol=1e-3)

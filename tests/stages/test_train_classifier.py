@@ -1,10 +1,11 @@
 import json
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
-import torch.nn.functional as F
 
+from tag2mask.data.view import IMAGE, to_view, whole_view
 from tag2mask.engine.system import Position
 from tag2mask.evaluation.classification import average_precision
 from tag2mask.networks.inference import normalise
@@ -83,17 +84,18 @@ def test_a_checkpoint_left_beside_the_model_goes(finished: Finished) -> None:
 def test_the_score_is_average_precision_on_val(finished: Finished) -> None:
     scorer, env = finished.stage(ScoreClassifier), finished.env
     network = finished.stage(TrainClassifier).load(env)
+    seen: Any = scorer.open(env)()
     scores, tags = [], []
     assert env.dataset.val is not None
     for sample in env.dataset.val:
         image = load_photograph(sample)
-        factor = 64 / max(image.shape[1:])
-        size = [int(side * factor + 0.5) for side in image.shape[1:]]
-        shown = F.interpolate(image[None].float(), size, mode="bilinear", antialias=True).round().clamp(0, 255)
-        inputs = normalise(shown.to(torch.uint8), network.backbone)
+        shown = to_view(image, whole_view((image.shape[1], image.shape[2]), long_side=64), IMAGE, fill=0)
+        inputs = normalise(shown, network.backbone)[None]
         with torch.no_grad():
             both = torch.cat([network(inputs).sigmoid(), network(inputs.flip(3)).sigmoid()])
         scores.append(both.mean(0).numpy())
+        seen.add(sample)
+        assert seen.rows[-1][0] == pytest.approx(scores[-1], abs=1e-4)
         tags.append([tag in sample.tags for tag in (1, 2)])
     found = scorer.metrics(env)
     expected = [average_precision(np.array(scores)[:, i], np.array(tags, int)[:, i]) for i in (0, 1)]
