@@ -11,9 +11,10 @@ from tag2mask.engine.environment import Environment
 from tag2mask.engine.logs import TrainingLog
 from tag2mask.engine.plan import Plan, StageRun, run_plan
 from tag2mask.engine.progress import Reporter
+from tag2mask.evaluation.text import percent
 from tag2mask.methods.registry import METHODS
 from tag2mask.networks.model_file import load_model, read_header
-from tag2mask.run_folder import RunResult, headline, percent, plot_training, write_run
+from tag2mask.run_folder import RunResult, plot_training, write_run
 from tag2mask.settings import canonical
 from tag2mask.verbs import prediction_settings, prepare
 from tests.builders import TINY, write_shapes
@@ -76,8 +77,13 @@ def test_masks_of_all_splits_stand_in_one_folder(made: Made) -> None:
 def test_pictures_show_photographs_stages_and_truth(made: Made) -> None:
     result, env, _, runs, _ = made
     assert all(path.is_file() for path in result.pictures)
-    trainings = [f"{run.stage.folder(env).name}.png" for run in runs if run.stage.name in ("classifier", "segmenter")]
-    assert [path.name for path in result.pictures] == ["train.jpg", "val.jpg", "threshold_curve.png", *trainings]
+    stages = [(run.stage.name, f"{run.stage.folder(env).name}.png") for run in runs]
+    drawn = [
+        "threshold_curve.png" if name == "cam_curve" else picture
+        for name, picture in stages
+        if name in ("classifier", "cam_curve", "segmenter")
+    ]
+    assert [path.name for path in result.pictures] == ["train.jpg", "val.jpg", *drawn]
     with Image.open(result.pictures[0]) as train, Image.open(result.pictures[1]) as val:
         # Three rows each; photograph, CAM, seeds, pseudo-label, truth against photograph, prediction, truth.
         assert train.size[1] == val.size[1]
@@ -89,6 +95,8 @@ def test_one_run_has_one_folder(made: Made) -> None:
     before = result.model.read_bytes()
     again = write_run(plan, runs, configuration, env)
     assert again.folder == result.folder
+    assert again.headlines == result.headlines
+    assert result.headlines[0].startswith("classifier: mAP ")
     assert again.model.read_bytes() == before
     assert [path.name for path in env.workspace.runs.iterdir()] == [result.folder.name]
 
@@ -99,33 +107,12 @@ def test_the_summary_has_every_figure(made: Made) -> None:
     for run in runs:
         assert run.stage.folder(env).name in text
     for name in ("seeds", "pseudo_labels", "val"):
-        assert f"## IoU per class: {name}" in text
+        assert f"## {name}" in text
         assert f"- {name}: mIoU {percent(result.metrics[name]['mean_iou'])}, pixel accuracy" in text
+        for label, value in result.metrics[name]["iou"].items():
+            assert f"- IoU of {label}: {percent(value)}" in text
     for point in result.metrics["cam_curve"]["curve"]:
-        assert f"- {point['threshold']:.2f}: {percent(point['mean_iou'])}" in text
-
-
-def test_the_headline_knows_each_kind_of_figure() -> None:
-    metrics = {
-        "classifier": {"mean_average_precision": 0.8312, "images": 5},
-        "cam_curve": {"curve": [], "best_mean_iou": 0.4, "best_threshold": 0.25},
-        "val": {"mean_iou": 0.5, "pixel_accuracy": 0.75, "images": 7},
-        "masks": {},
-    }
-    assert headline(metrics) == [
-        "- classifier: mAP 83.1 on 5 photographs",
-        "- cam_curve: best mIoU 40.0 at threshold 0.25 (chosen on the truth: reported, not used)",
-        "- val: mIoU 50.0, pixel accuracy 75.0 on 7 photographs",
-    ]
-    assert headline({"classifier": {"mean_average_precision": None, "images": 5}}) == [
-        "- classifier: mAP - on 5 photographs"
-    ]
-
-
-def test_percentages() -> None:
-    assert percent(0.12345) == "12.3"
-    assert percent(1.0) == "100.0"
-    assert percent(None) == "-"
+        assert f"- mIoU at threshold {point['threshold']:.2f}: {percent(point['mean_iou'])}" in text
 
 
 def test_a_training_is_drawn_from_its_log(made: Made, tmp_path: Path) -> None:

@@ -155,10 +155,10 @@ def _demo(arguments: argparse.Namespace) -> int:
 
 
 def _show(result: object) -> int:
-    from tag2mask.run_folder import RunResult, headline
+    from tag2mask.run_folder import RunResult
 
     assert isinstance(result, RunResult)
-    print("\n".join(headline(result.metrics)))
+    print("\n".join(result.headlines))
     print(f"model:    {result.model}")
     print(f"masks:    {result.masks}")
     for path in result.pictures:

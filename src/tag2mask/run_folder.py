@@ -35,6 +35,7 @@ class RunResult:
         masks: folder of the predicted masks.
         pictures: files of pictures to look at.
         metrics: figures by the name of what was measured.
+        headlines: those one asks for first, as text.
     """
 
     folder: Path
@@ -42,6 +43,7 @@ class RunResult:
     masks: Path
     pictures: tuple[Path, ...]
     metrics: dict[str, dict[str, Any]]
+    headlines: tuple[str, ...]
 
 
 def write_run(plan: Plan, runs: list[StageRun], configuration: Configuration, env: Environment) -> RunResult:
@@ -53,7 +55,7 @@ def write_run(plan: Plan, runs: list[StageRun], configuration: Configuration, en
     model = folder / MODEL_FILE
     _export_model(plan, configuration, env, model)
     _gather_masks(plan, env, folder / "masks")
-    pictures = _draw(plan, runs, configuration, env, metrics, folder / "pictures")
+    pictures = _draw(plan, runs, configuration, env, folder / "pictures")
     write_json(
         folder / "run.json",
         {
@@ -80,52 +82,26 @@ def write_run(plan: Plan, runs: list[StageRun], configuration: Configuration, en
             "masks": "masks",
         },
     )
-    write_bytes(folder / "summary.md", summary(folder.name, runs, metrics, env).encode())
-    return RunResult(folder, model, folder / "masks", pictures, metrics)
+    write_bytes(folder / "summary.md", summary(folder.name, plan, runs, env).encode())
+    return RunResult(folder, model, folder / "masks", pictures, metrics, tuple(headlines(plan, env)))
 
 
-def summary(title: str, runs: list[StageRun], metrics: dict[str, dict[str, Any]], env: Environment) -> str:
+def headlines(plan: Plan, env: Environment) -> list[str]:
+    """The figures one asks for first, a line for each result that has any."""
+    lines = ((name, stage.headline(env)) for name, stage in plan.results.items())
+    return [f"{name}: {line}" for name, line in lines if line]
+
+
+def summary(title: str, plan: Plan, runs: list[StageRun], env: Environment) -> str:
     """A run's figures as text."""
-    lines = [f"# {title}", "", *headline(metrics), "", "## Minutes per stage", ""]
+    lines = [f"# {title}", "", *(f"- {line}" for line in headlines(plan, env)), "", "## Minutes per stage", ""]
     for run in runs:
         state = " (made by an earlier run)" if run.cached else ""
         lines.append(f"- {run.stage.folder(env).name}, {run.stage.split}: {duration(run.seconds)}{state}")
-    for name, figures in metrics.items():
-        if "iou" in figures:
-            lines += ["", f"## IoU per class: {name}", ""]
-            lines += [f"- {label}: {percent(value)}" for label, value in figures["iou"].items()]
-    if "cam_curve" in metrics:
-        lines += ["", "## CAM threshold curve", ""]
-        lines += [
-            f"- {point['threshold']:.2f}: {percent(point['mean_iou'])}" for point in metrics["cam_curve"]["curve"]
-        ]
+    for name, stage in plan.results.items():
+        details = [f"- {line}" for line in stage.details(env)]
+        lines += ["", f"## {name}", "", *details] if details else []
     return "\n".join(lines) + "\n"
-
-
-def headline(metrics: dict[str, dict[str, Any]]) -> list[str]:
-    """The figures one asks for first, a line each."""
-    lines = []
-    for name, figures in metrics.items():
-        if "mean_average_precision" in figures:
-            lines.append(
-                f"- {name}: mAP {percent(figures['mean_average_precision'])} on {figures['images']} photographs"
-            )
-        elif "curve" in figures:
-            lines.append(
-                f"- {name}: best mIoU {percent(figures['best_mean_iou'])} at threshold {figures['best_threshold']:.2f} "
-                "(chosen on the truth: reported, not used)"
-            )
-        elif "mean_iou" in figures:
-            lines.append(
-                f"- {name}: mIoU {percent(figures['mean_iou'])}, pixel accuracy {percent(figures['pixel_accuracy'])} "
-                f"on {figures['images']} photographs"
-            )
-    return lines
-
-
-def percent(value: float | None) -> str:
-    """A share as a percentage with one decimal; a dash where it is not defined."""
-    return "-" if value is None else f"{100 * value:.1f}"
 
 
 def _gather_masks(plan: Plan, env: Environment, folder: Path) -> None:
@@ -169,7 +145,6 @@ def _draw(
     runs: list[StageRun],
     configuration: Configuration,
     env: Environment,
-    metrics: dict[str, dict[str, Any]],
     folder: Path,
 ) -> tuple[Path, ...]:
     drawn = []
@@ -195,19 +170,12 @@ def _draw(
         path = folder / f"{split_name}.jpg"
         save_sheet(path, contact_sheet(titles, rows, captions))
         drawn.append(path)
-    if "cam_curve" in metrics:
-        points = metrics["cam_curve"]["curve"]
-        path = folder / "threshold_curve.png"
-        xs, ys = [p["threshold"] for p in points], [100 * p["mean_iou"] for p in points]
-        plot_lines(
-            path, {"CAM": (xs, ys)}, x="background threshold", y="mIoU on train, %", title="CAMs against the true masks"
-        )
-        drawn.append(path)
     for run in runs:
         if isinstance(run.stage, TrainingStage):
             path = folder / f"{run.stage.folder(env).name}.png"
             plot_training(run.stage, env, path)
             drawn.append(path)
+        drawn += run.stage.draw(env, folder)
     return tuple(drawn)
 
 

@@ -82,6 +82,8 @@ def run_plan(plan: Plan, env: Environment) -> list[StageRun]:
                 env.reporter.say(f"{stage.name} ({stage.split}): already there ({stage.folder(env).name})")
             else:
                 stage.run(env)
+            if headline := stage.headline(env):
+                env.reporter.say(f"{stage.name} ({stage.split}): {headline}")
             done.append(StageRun(stage, stage.seconds(env), cached))
         env.workspace.save_digests()
     return done

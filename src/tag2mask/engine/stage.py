@@ -138,6 +138,18 @@ class Stage(ABC):
         """Figures of a complete stage that a run reports; none by default."""
         return {}
 
+    def headline(self, env: Environment) -> str:
+        """A complete stage's figures that one asks for first, in a line; empty by default."""
+        return ""
+
+    def details(self, env: Environment) -> list[str]:
+        """More figures of a complete stage, a line each; none by default."""
+        return []
+
+    def draw(self, env: Environment, folder: Path) -> list[Path]:
+        """Pictures of a complete stage as a whole, written to a folder; none by default."""
+        return []
+
 
 class PerImageStage(Stage):
     """A pure function of one photograph, its inputs' artifacts for it and stage-wide inputs: one file per photograph.

@@ -15,6 +15,7 @@ from tag2mask.data.classes import BACKGROUND, MAX_CLASSES, UNLABELLED
 from tag2mask.data.masks import read_mask
 from tag2mask.data.samples import BACKGROUND_NAME
 from tag2mask.errors import DataError
+from tag2mask.evaluation.text import percent
 
 _NAMED = 3  # how many files an error names before it only counts
 
@@ -61,19 +62,19 @@ class SegmentationScores:
     def table(self) -> str:
         """The scores as lines of text, in per cent; "-" where a score is undefined."""
 
-        def percent(score: float | None) -> str:
-            return f"{'-' if score is None else f'{100 * score:.1f}':>9}"
+        def cell(score: float | None) -> str:
+            return f"{percent(score):>9}"
 
         width = max(len(name) for name in (*self.classes, "class", "mean"))
         rows = zip(self.classes, self.iou, self.precision, self.recall, strict=True)
         return "\n".join(
             [
                 f"{'class':<{width}}{'IoU':>9}{'precision':>11}{'recall':>9}",
-                *(f"{name:<{width}}{percent(i)}  {percent(p)}{percent(r)}" for name, i, p, r in rows),
-                f"{'mean':<{width}}{percent(self.mean_iou)}",
-                f"pixel accuracy {percent(self.pixel_accuracy).strip()}, "
-                f"labelled {percent(self.labelled_share).strip()} % of the pixels, "
-                f"{percent(self.labelled_precision).strip()} % of those right",
+                *(f"{name:<{width}}{cell(i)}  {cell(p)}{cell(r)}" for name, i, p, r in rows),
+                f"{'mean':<{width}}{cell(self.mean_iou)}",
+                f"pixel accuracy {percent(self.pixel_accuracy)}, "
+                f"labelled {percent(self.labelled_share)} % of the pixels, "
+                f"{percent(self.labelled_precision)} % of those right",
             ]
         )
 

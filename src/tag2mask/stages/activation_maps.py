@@ -5,6 +5,7 @@ import zipfile
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -16,8 +17,9 @@ from tag2mask.data.samples import Sample
 from tag2mask.engine.environment import Environment, SplitName
 from tag2mask.engine.stage import Accumulator, Estimate, PerImageStage, ReduceStage
 from tag2mask.errors import SettingsError, WorkspaceError
-from tag2mask.evaluation.pictures import heat_overlay
+from tag2mask.evaluation.pictures import heat_overlay, plot_lines
 from tag2mask.evaluation.segmentation import ThresholdCurve
+from tag2mask.evaluation.text import percent
 from tag2mask.evidence.cam import merge_score_maps
 from tag2mask.networks.backbones import check_backbone
 from tag2mask.networks.inference import ScaleSettings, photograph_scales
@@ -208,6 +210,25 @@ class ScoreActivationMaps(ReduceStage):
         names = ("background", *env.dataset.classes)
         thresholds = [(step + 1) / (self.settings.steps + 1) for step in range(self.settings.steps)]
         return lambda: _Curve(ThresholdCurve(names, thresholds), self.cams, env)
+
+    def headline(self, env: Environment) -> str:
+        figures = self.metrics(env)
+        return (
+            f"best mIoU {percent(figures['best_mean_iou'])} at threshold {figures['best_threshold']:.2f} "
+            "(chosen on the truth: reported, not used)"
+        )
+
+    def details(self, env: Environment) -> list[str]:
+        points = self.metrics(env)["curve"]
+        return [f"mIoU at threshold {point['threshold']:.2f}: {percent(point['mean_iou'])}" for point in points]
+
+    def draw(self, env: Environment, folder: Path) -> list[Path]:
+        points = self.metrics(env)["curve"]
+        line = [point["threshold"] for point in points], [100 * point["mean_iou"] for point in points]
+        path = folder / "threshold_curve.png"
+        title = f"CAMs against the true masks of {self.split}"
+        plot_lines(path, {"CAM": line}, x="background threshold", y="mIoU, %", title=title)
+        return [path]
 
     def estimate(self, env: Environment) -> Estimate:
         return Estimate(0.01 * len(self.samples(env)), 1e4)

@@ -8,6 +8,7 @@ from tag2mask.data.samples import Sample
 from tag2mask.engine.environment import Environment
 from tag2mask.engine.stage import Accumulator, Estimate, ReduceStage
 from tag2mask.evaluation.segmentation import ConfusionMatrix
+from tag2mask.evaluation.text import percent
 from tag2mask.stages.labels import LabelStage, read_truth
 
 
@@ -48,6 +49,16 @@ class Evaluate(ReduceStage):
 
     def open(self, env: Environment) -> Callable[[], Accumulator]:
         return lambda: _Confusion(self.labels, env)
+
+    def headline(self, env: Environment) -> str:
+        figures = self.metrics(env)
+        return (
+            f"mIoU {percent(figures['mean_iou'])}, pixel accuracy {percent(figures['pixel_accuracy'])} "
+            f"on {figures['images']} photographs"
+        )
+
+    def details(self, env: Environment) -> list[str]:
+        return [f"IoU of {name}: {percent(value)}" for name, value in self.metrics(env)["iou"].items()]
 
     def estimate(self, env: Environment) -> Estimate:
         return Estimate(0.005 * len(self.samples(env)), 1e4)

@@ -15,6 +15,7 @@ from tag2mask.engine.stage import Accumulator, Estimate, ReduceStage
 from tag2mask.engine.system import Batch, Losses, ParameterGroup, Position, System
 from tag2mask.engine.training import TrainingSettings, TrainingStage
 from tag2mask.evaluation.classification import classification_scores
+from tag2mask.evaluation.text import percent
 from tag2mask.losses.classification import multi_label_loss
 from tag2mask.networks.classifier import Classifier
 from tag2mask.networks.inference import ScaleSettings, photograph_scales
@@ -164,6 +165,13 @@ class ScoreClassifier(ReduceStage):
             return torch.stack(probabilities).mean(0).cpu().numpy()
 
         return lambda: _Scores(score, env)
+
+    def headline(self, env: Environment) -> str:
+        figures = self.metrics(env)
+        return f"mAP {percent(figures['mean_average_precision'])} on {figures['images']} photographs"
+
+    def details(self, env: Environment) -> list[str]:
+        return [f"AP of {name}: {percent(value)}" for name, value in self.metrics(env)["average_precision"].items()]
 
     def estimate(self, env: Environment) -> Estimate:
         backbone = self.classifier.settings.backbone
