@@ -75,6 +75,26 @@ def test_an_unknown_backbone_names_choices(tmp_path: Path, capsys: pytest.Captur
     assert "resnet50" in err
 
 
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [
+        ("segmenter.backbone.block", "blocks.77"),
+        ("classifier.backbone.frozen_until", "layer9"),
+        ("segmenter.backbone.frozen_until", "bocks.2"),
+    ],
+)
+def test_a_misspelt_block_is_told_before_anything_runs(
+    setting: str, value: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_shapes(tmp_path / "data")
+    words = ["run", "cam", "--data", str(tmp_path / "data"), "--workspace", str(tmp_path / "ws")]
+    assert main([*words, f"--{setting}", value]) == 2
+    err = capsys.readouterr().err
+    assert value in err
+    assert "blocks.3" in err
+    assert not (tmp_path / "ws").exists()
+
+
 def test_debug_shows_the_trace(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["run", "cam", "--data", "/nowhere", "--debug"]) == 2
     assert "Traceback" in capsys.readouterr().err

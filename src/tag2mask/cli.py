@@ -190,9 +190,12 @@ def _evaluate(arguments: argparse.Namespace) -> int:
     from tag2mask.verbs import evaluate
 
     classes = read_class_names(Path(arguments.classes)) if arguments.classes else None
-    lines = read_text(Path(arguments.list)).splitlines() if arguments.list else []
-    ids = [Path(line.split()[-1]).stem for line in lines if line.strip()]
-    scores = evaluate(arguments.predictions, arguments.truth, classes=classes, ids=ids or None)
+    ids = None
+    if arguments.list:
+        words = [line.split() for line in read_text(Path(arguments.list)).splitlines() if line.strip()]
+        # A line is an id, or VOC's pair of a photograph and its mask.
+        ids = [parts[0] if len(parts) == 1 else Path(parts[-1]).stem for parts in words]
+    scores = evaluate(arguments.predictions, arguments.truth, classes=classes, ids=ids)
     print(scores.table())
     if arguments.json:
         write_json(Path(arguments.json), scores.to_dict())

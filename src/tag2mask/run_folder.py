@@ -108,21 +108,17 @@ def _gather_masks(plan: Plan, env: Environment, folder: Path) -> None:
     """All masks the run's model made, in one folder, whatever splits the photographs were in."""
     for stage in plan.results.values():
         if stage.name == plan.predictions.name and stage.inputs["segmenter"] is plan.model:
-            _link_items(stage, env, folder)
-    _link_items(plan.predictions, env, folder)
+            _copy_items(stage, env, folder)
+    _copy_items(plan.predictions, env, folder)
 
 
-def _link_items(stage: Stage, env: Environment, folder: Path) -> None:
+def _copy_items(stage: Stage, env: Environment, folder: Path) -> None:
     assert isinstance(stage, PerImageStage)
     for sample in stage.samples(env):
         source = stage.path(env, sample.id)
-        target = folder / f"{sample.id}{stage.suffix}"
-        target.parent.mkdir(parents=True, exist_ok=True)
-        target.unlink(missing_ok=True)
-        try:
-            target.hardlink_to(source)
-        except OSError:  # a file system without hard links
-            shutil.copyfile(source, target)
+        # Copies, not links: people edit masks, and an artifact must stay what it is.
+        with atomic_path(folder / f"{sample.id}{stage.suffix}") as aside:
+            shutil.copyfile(source, aside)
 
 
 def _export_model(plan: Plan, configuration: Configuration, env: Environment, path: Path) -> None:

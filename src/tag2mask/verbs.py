@@ -188,7 +188,7 @@ def predict(
         settings = dataclasses.replace(settings, use_crf=use_crf)
     if isinstance(photographs, str | Path):
         photographs = [photographs]
-    names = find_photographs([Path(path) for path in photographs])
+    names = find_photographs([Path(path) for path in photographs], out=Path(out))
     known = _known_tags(Path(tags), header.classes) if tags else None
     written = []
     reporter = Reporter(quiet=quiet)
@@ -227,8 +227,12 @@ def _inference(content: dict[str, Any]) -> InferenceSettings:
     return InferenceSettings(**{**content, "scales": tuple(content["scales"])})
 
 
-def find_photographs(paths: Sequence[Path]) -> dict[str, Path]:
+def find_photographs(paths: Sequence[Path], *, out: Path | None = None) -> dict[str, Path]:
     """Photographs by the name of their masks: the path below the folder given, or the file's name, without suffix.
+
+    Args:
+        paths: files, and folders that are searched with their subfolders.
+        out: a folder that is left out of the search: what an earlier call wrote there are no photographs.
 
     Raises:
         DataError: a path is missing, a folder has no photographs, or two photographs have one name.
@@ -239,7 +243,9 @@ def find_photographs(paths: Sequence[Path]) -> dict[str, Path]:
             found = sorted(
                 file
                 for file in path.rglob("*")
-                if file.suffix.lower() in IMAGE_SUFFIXES and not file.name.startswith(".")
+                if file.suffix.lower() in IMAGE_SUFFIXES
+                and not file.name.startswith(".")
+                and not (out is not None and file.resolve().is_relative_to(out.resolve()))
             )
             if not found:
                 raise DataError(f"{path}: no photographs in this folder ({', '.join(IMAGE_SUFFIXES)})")

@@ -37,16 +37,19 @@ def test_tags_give_masks_and_true_masks_give_better_ones(result: RunResult) -> N
 
 
 @pytest.mark.slow
-def test_the_peak_of_a_cam_lies_on_its_object(out: Path, result: RunResult) -> None:
+def test_cams_lie_on_their_objects(out: Path, result: RunResult) -> None:
     settings = parse_arguments(METHODS["cam"], ["--config", "demo/cam", "--data", str(out / "data")]).settings
     env = Environment(open_dataset(out / "data"), Workspace(out / "workspace"))
     cams = activation_maps(train_classifier(settings.classifier), settings.cams)
     assert cams.complete(env)
-    hits = []
+    hits, higher = [], []
     for sample in env.dataset.train:
         assert sample.mask is not None
         truth, maps = read_mask(sample.mask), cams.load(env, sample.id)
         for class_id, heat in zip(maps.class_ids, maps.at_size().numpy(), strict=True):
             row, column = np.unravel_index(heat.argmax(), heat.shape)
             hits.append(truth[row, column] == class_id)
-    assert np.mean(hits) > 0.8
+            higher.append(heat[truth == class_id].mean() > 1.5 * heat[truth != class_id].mean())
+    # Peaks are flat and often just beside a small object; a peak by chance would hit a fifth of the time.
+    assert np.mean(hits) > 0.5
+    assert np.mean(higher) > 0.9

@@ -103,7 +103,8 @@ def _resize(array: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
 
     Bytes are resized as bytes, which takes a quarter of the memory for a large photograph and rounds as Pillow does.
     """
-    if array.dtype != torch.uint8:
+    # torch asserts when it makes a single pixel of bytes.
+    if array.dtype != torch.uint8 or size == (1, 1):
         array = array.float()
     if tuple(array.shape[-2:]) != size:
         array = TF.resize(array, list(size), antialias=True)

@@ -1,5 +1,6 @@
 """The backbone of a stage's network, as settings."""
 
+import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,6 +9,7 @@ from torch import nn
 
 from tag2mask.engine.seeding import derived_seed
 from tag2mask.engine.system import ParameterGroup
+from tag2mask.errors import SettingsError
 from tag2mask.networks.backbones import Backbone, check_backbone, create_backbone
 from tag2mask.networks.weights import WeightsInfo, resolve_weights
 
@@ -32,6 +34,21 @@ class BackboneSettings:
 
     def __post_init__(self) -> None:
         check_backbone(self.name, self.output_stride)
+
+    def check(self, *, cached: bool = False) -> None:
+        """Tells a misspelt block before anything is computed, not when a training's turn comes.
+
+        Args:
+            cached: whether features of the frozen blocks are to be kept.
+
+        Raises:
+            SettingsError: `block` or `frozen_until` is no block of the backbone, or its features cannot be kept.
+        """
+        backbone = dataclasses.replace(self, weights="none").create(0)
+        if cached and not backbone.cacheable:
+            raise SettingsError(
+                f"segmenter.cache_features: features of '{self.name}' cannot be kept at a block"
+            )
 
     def create(self, seed: int) -> Backbone:
         """The backbone with its weights, early blocks frozen.

@@ -68,6 +68,7 @@ class TrainClassifier(TrainingStage):
     settings: ClassifierSettings
 
     def __init__(self, settings: ClassifierSettings) -> None:
+        settings.backbone.check()
         super().__init__(settings, "train")
 
     def training(self) -> TrainingSettings:

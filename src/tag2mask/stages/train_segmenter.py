@@ -112,6 +112,7 @@ class TrainSegmenter(TrainingStage):
         supervision: Callable[[], nn.Module] = FixedMasks,
         objective: Objective | None = None,
     ) -> None:
+        settings.backbone.check(cached=settings.cache_features)
         self.labels = labels
         self.features: FrozenFeatures | None = None
         inputs: dict[str, Any] = {"labels": labels}
@@ -126,7 +127,9 @@ class TrainSegmenter(TrainingStage):
         return self.settings.training
 
     def identity(self, env: Environment) -> Any:
-        return self.settings.backbone.identity
+        # A supervision tells its settings in its representation, as torch's modules do (`extra_repr`).
+        losses = {name: weight for name, (_, weight) in self.objective.terms.items()}
+        return [self.settings.backbone.identity, repr(self.supervision()), losses]
 
     def system(self, env: Environment) -> System:
         network = Segmenter(
