@@ -44,10 +44,12 @@ $(VENV)/.created:
 	@touch $@
 
 $(VENV)/.installed: $(VENV)/.created $(INPUTS)
+	@$(MAKE) --no-print-directory check-tools
 	$(BIN)/python -m pip install --quiet --editable '.[offline]'
 	@touch $@
 
 $(VENV)/.developer: $(VENV)/.created $(INPUTS)
+	@$(MAKE) --no-print-directory check-tools
 	$(BIN)/python -m pip install --quiet --editable '.[offline,bench,dev]'
 	@touch $@ $(VENV)/.installed
 

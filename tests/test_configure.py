@@ -131,3 +131,9 @@ def test_otherwise_a_share_is_held_out(tmp_path: Path) -> None:
         RunSettings(str(root), hold_out=0).dataset(0)
     with pytest.raises(DataError, match="too few"):
         RunSettings(str(root), hold_out=0.001).dataset(0)
+
+
+def test_the_command_line_wins_wherever_the_file_stands() -> None:
+    given = ["--data", "x", "--segmenter.training.epochs", "3"]
+    for arguments in ([*given, "--config", "small/cam"], ["--config=small/cam", *given]):
+        assert parse_arguments(METHODS["cam"], arguments).settings.segmenter.training.epochs == 3

@@ -51,10 +51,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("tag2mask: interrupted; the same command goes on from here", file=sys.stderr)
         return 130
-    except (Tag2MaskError, OSError, FloatingPointError) as error:
+    except Exception as error:
         if debug:
             traceback.print_exc()
-        print(f"tag2mask: error: {_message(error)}", file=sys.stderr)
+        # torch is not imported for its error's sake: `--help` would wait for it.
+        if type(error).__name__ == "OutOfMemoryError":
+            message = "the device's memory is full; a smaller batch_size or crop needs less"
+        elif isinstance(error, Tag2MaskError | OSError | FloatingPointError):
+            message = _message(error)
+        else:
+            raise
+        print(f"tag2mask: error: {message}", file=sys.stderr)
         return 2
 
 
@@ -91,6 +98,8 @@ def _parser() -> argparse.ArgumentParser:
 
     sub = command("demo", _demo, "draw the demo data, train on its tags, show the result")
     sub.add_argument("--out", default="tag2mask-demo", help="folder for data and workspace (default: %(default)s)")
+    sub.add_argument("--config", default="demo/cam", help="preset or YAML for the method cam (default: %(default)s)")
+    _add_machine(sub)
 
     sub = command("run", _run_help, "train a method on tagged photographs", description=RUN_HELP)
     sub.add_argument("method", metavar="METHOD", nargs="?", help="one of `tag2mask list-methods`")
@@ -120,7 +129,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _add_machine(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: %(default)s)")
-    parser.add_argument("--precision", default="32-true", help="32-true, bf16-mixed or 16-mixed (default: %(default)s)")
+    parser.add_argument("--precision", default="32-true", help="32-true or bf16-mixed (default: %(default)s)")
     parser.add_argument("--threads", type=int, default=0, help="0 takes all processors (default: %(default)s)")
 
 
@@ -151,7 +160,8 @@ def _run(name: str, words: list[str]) -> int:
 def _demo(arguments: argparse.Namespace) -> int:
     from tag2mask.verbs import demo
 
-    return _show(demo(arguments.out))
+    machine = {"device": arguments.device, "precision": arguments.precision, "threads": arguments.threads}
+    return _show(demo(arguments.out, config=arguments.config, **machine))
 
 
 def _show(result: object) -> int:

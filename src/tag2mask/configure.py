@@ -130,12 +130,17 @@ def parse_arguments(method: Method, arguments: Sequence[str]) -> Configuration:
         SettingsError: an unknown key or an impossible value.
     """
     parser = method_parser(method)
-    arguments = list(arguments)
-    for index, argument in enumerate(arguments):
-        if argument == "--config" and index + 1 < len(arguments):
-            arguments[index + 1] = preset_path(arguments[index + 1])
-        elif argument.startswith("--config="):
-            arguments[index] = f"--config={preset_path(argument.removeprefix('--config='))}"
+    files, others = [], []
+    words = iter(arguments)
+    for word in words:
+        if word == "--config":
+            files.append(f"--config={preset_path(next(words, ''))}")
+        elif word.startswith("--config="):
+            files.append(f"--config={preset_path(word.removeprefix('--config='))}")
+        else:
+            others.append(word)
+    # jsonargparse lets the later one win, and a file must never undo what stands beside it on the command line.
+    arguments = [*files, *others]
     try:
         namespace = parser.parse_args(arguments)
         built = parser.instantiate(namespace)

@@ -72,7 +72,8 @@ def run(
 def run_configuration(configuration: Configuration, reporter: Reporter) -> RunResult:
     """Runs a method with its settings made up."""
     env, plan = prepare(configuration, reporter)
-    return write_run(plan, run_plan(plan, env), configuration, env)
+    with env.workspace.lock():
+        return write_run(plan, run_plan(plan, env), configuration, env)
 
 
 def dry_run(configuration: Configuration, reporter: Reporter) -> tuple[list[StageForecast], Environment]:
@@ -177,7 +178,7 @@ def predict(
         Tag2MaskError: a file is missing or unreadable, or two photographs would give one mask.
     """
     runtime = (runtime or Runtime()).resolved()
-    torch.set_num_threads(runtime.threads)
+    runtime.apply()
     network, header = load_model(Path(model), device=runtime.torch_device)
     if not isinstance(network, Segmenter):
         raise WeightsError(f"{model}: is a {header.kind}, which makes no masks; give the model.safetensors of a run")

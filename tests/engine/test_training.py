@@ -10,7 +10,7 @@ from tag2mask.engine.logs import read_log
 from tag2mask.engine.schedules import ScheduleSettings
 from tag2mask.engine.system import Batch, Losses, ParameterGroup, Position, System, total_loss
 from tag2mask.engine.training import TrainingSettings, epoch_batches, fit, make_optimizers, time_step
-from tag2mask.errors import SettingsError, WorkspaceError
+from tag2mask.errors import DataError, SettingsError, WorkspaceError
 from tests.builders import shapes_environment
 
 
@@ -159,3 +159,14 @@ def test_a_step_can_be_timed(tmp_path: Path) -> None:
 def test_impossible_values_are_named(wrong: dict) -> None:
     with pytest.raises(SettingsError, match=next(iter(wrong))):
         TrainingSettings(**wrong)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_damaged_photograph_is_one_line_from_workers_too(tmp_path: Path, workers: int) -> None:
+    def damaged(sample: Sample, epoch: int) -> dict[str, Any]:
+        raise DataError(f"{sample.image}: cut short")
+
+    env = shapes_environment(tmp_path, threads=1, workers=workers)
+    samples = env.samples("train", frozenset({"images"}))
+    with pytest.raises(DataError, match=r"^[^\n]*shape_0\d\.png: cut short$"):
+        fit(Regression(), samples, damaged, SETTINGS, env, folder=tmp_path / "x", title="x")

@@ -61,3 +61,12 @@ def test_remembered_digests_spare_reading(tmp_path: Path) -> None:
 
 def test_cpu_count() -> None:
     assert 1 <= cpu_count() <= (os.cpu_count() or 1)
+
+
+def test_the_same_workspace_may_lock_again_inside(tmp_path: Path) -> None:
+    workspace = Workspace(tmp_path)
+    with workspace.lock():
+        with workspace.lock():
+            pass
+        with pytest.raises(WorkspaceError, match="another"), Workspace(tmp_path).lock():
+            pass

@@ -33,6 +33,8 @@ def test_widths_follow_the_size_of_the_photograph() -> None:
     probabilities = rng.dirichlet(np.ones(3), (12, 20)).transpose(2, 0, 1).astype(np.float32)
     found = CRFSettings(gaussian_sxy=6, bilateral_sxy=30, reference_side=40).apply(image, probabilities)
     assert np.array_equal(found, dense_crf(image, probabilities, gaussian_sxy=3, bilateral_sxy=15))
+    shrunk = CRFSettings(gaussian_sxy=6, bilateral_sxy=30).apply(image, probabilities, shrunk=0.5)
+    assert np.array_equal(shrunk, found)
 
 
 def test_defaults_are_those_of_the_field() -> None:

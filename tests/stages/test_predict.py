@@ -85,7 +85,9 @@ def test_a_large_photograph_is_refined_smaller_and_brought_back(network: Segment
         assert size[0] * size[1] <= 800 < image.shape[1] * image.shape[2]
         if use_crf:
             small = F.interpolate(image[None].float(), size, mode="bilinear", align_corners=False)[0]
-            p = torch.from_numpy(dense_crf(small.round().byte().permute(1, 2, 0).numpy(), p.numpy()))
+            factor = max(size) / max(image.shape[1:])  # widths are in pixels of the whole photograph
+            widths = {"gaussian_sxy": 3 * factor, "bilateral_sxy": 80 * factor}
+            p = torch.from_numpy(dense_crf(small.round().byte().permute(1, 2, 0).numpy(), p.numpy(), **widths))
         full = F.interpolate(p[None], tuple(image.shape[1:]), mode="bilinear", align_corners=False)[0]
         assert np.array_equal(predict_mask(network, image, settings, RUNTIME), full.argmax(0).numpy())
 

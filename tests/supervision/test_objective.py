@@ -1,3 +1,4 @@
+import pytest
 import torch
 
 from tag2mask.supervision.objective import OBJECTIVES, Objective
@@ -19,3 +20,8 @@ def test_named_objectives_learn_from_labels() -> None:
         good = build()({}, right, Targets(labels))[name]
         bad = build()({}, -right, Targets(labels))[name]
         assert float(good[0]) < float(bad[0]), name
+
+
+def test_a_name_stands_once() -> None:
+    with pytest.raises(ValueError, match="cross_entropy"):
+        OBJECTIVES["cross_entropy"]() + OBJECTIVES["cross_entropy"]()

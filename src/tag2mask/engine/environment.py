@@ -18,7 +18,7 @@ from tag2mask.settings import OMIT
 SplitName = Literal["train", "val"]
 Reads = frozenset[Literal["images", "tags", "masks"]]
 Network = TypeVar("Network", bound=torch.nn.Module)
-PRECISIONS = ("32-true", "16-mixed", "bf16-mixed")
+PRECISIONS = ("32-true", "bf16-mixed")
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Runtime:
     Args:
         seed: every random draw of a run comes from it.
         device: "auto", "cpu", "cuda" or "cuda:1".
-        precision: "32-true", "bf16-mixed" or "16-mixed".
+        precision: "32-true" or "bf16-mixed".
         threads: threads of one process; 0 takes all processors.
         workers: processes that load training data; -1 chooses by the number of processors; 0 where there is no fork.
         channels_last: memory layout of convolutions; faster on most machines.
@@ -79,6 +79,17 @@ class Runtime:
         """The device as torch knows it; call it on resolved settings."""
         return torch.device(self.device)
 
+    def apply(self) -> None:
+        """Sets torch's threads, and float32 to mean float32: a GPU would otherwise round factors to ten bits (TF32)."""
+        torch.set_num_threads(self.threads)
+        torch.backends.cudnn.allow_tf32 = False
+        torch.backends.cuda.matmul.allow_tf32 = False
+
+    def wait(self) -> None:
+        """Waits for the device to finish, before a clock is read."""
+        if self.torch_device.type == "cuda":
+            torch.cuda.synchronize(self.torch_device)
+
     def place(self, network: Network) -> Network:
         """Moves a network to the device, in the memory layout of choice."""
         network.to(self.torch_device)
@@ -88,8 +99,7 @@ class Runtime:
 
     def autocast(self) -> torch.autocast:
         """Context of reduced precision for inference; does nothing at "32-true"."""
-        kind = torch.float16 if self.precision == "16-mixed" else torch.bfloat16
-        return torch.autocast(self.torch_device.type, dtype=kind, enabled=self.precision != "32-true")
+        return torch.autocast(self.torch_device.type, dtype=torch.bfloat16, enabled=self.precision != "32-true")
 
 
 class Environment:

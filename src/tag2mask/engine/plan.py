@@ -2,8 +2,6 @@
 
 from dataclasses import dataclass, field
 
-import torch
-
 from tag2mask.engine.environment import Environment
 from tag2mask.engine.progress import duration
 from tag2mask.engine.stage import Estimate, PerImageStage, Stage
@@ -73,10 +71,13 @@ def run_plan(plan: Plan, env: Environment) -> list[StageRun]:
     Raises:
         WorkspaceError: another process is writing to the workspace.
     """
-    torch.set_num_threads(env.runtime.threads)
+    env.runtime.apply()
     done = []
     with env.workspace.lock():
-        for stage in plan.distinct(env):
+        stages = plan.distinct(env)
+        # Fingerprinting has read every photograph; a run that is killed later need not do that again.
+        env.workspace.save_digests()
+        for stage in stages:
             cached = stage.complete(env)
             if cached:
                 env.reporter.say(f"{stage.name} ({stage.split}): already there ({stage.folder(env).name})")
@@ -85,7 +86,6 @@ def run_plan(plan: Plan, env: Environment) -> list[StageRun]:
             if headline := stage.headline(env):
                 env.reporter.say(f"{stage.name} ({stage.split}): {headline}")
             done.append(StageRun(stage, stage.seconds(env), cached))
-        env.workspace.save_digests()
     return done
 
 

@@ -20,7 +20,7 @@ from tag2mask.engine.schedules import ScheduleSettings, rate_factor
 from tag2mask.engine.seeding import generator, seed_torch
 from tag2mask.engine.stage import Estimate, Stage
 from tag2mask.engine.system import Batch, Position, System, total_loss
-from tag2mask.errors import SettingsError, WorkspaceError
+from tag2mask.errors import SettingsError, Tag2MaskError, WorkspaceError
 from tag2mask.files import atomic_path
 from tag2mask.settings import OMIT
 
@@ -126,7 +126,19 @@ class _Examples(Dataset[dict[str, Any]]):
 
     def __getitem__(self, key: tuple[int, int]) -> dict[str, Any]:
         index, epoch = key
-        return {"id": self._samples[index].id, **self._load(self._samples[index], epoch)}
+        try:
+            return {"id": self._samples[index].id, **self._load(self._samples[index], epoch)}
+        except Tag2MaskError as error:
+            # Raised in a worker it would come out wrapped in the worker's trace.
+            return {"error": error}
+
+
+def _collate(examples: list[dict[str, Any]]) -> Batch:
+    for example in examples:
+        if "error" in example:
+            return example
+    batch: Batch = default_collate(examples)
+    return batch
 
 
 def epoch_batches(count: int, batch_size: int, seed: int, epoch: int) -> list[list[int]]:
@@ -189,7 +201,7 @@ def fit(
         the system, trained, on the device.
     """
     runtime = env.runtime
-    torch.set_num_threads(runtime.threads)
+    runtime.apply()
     fabric = make_fabric(runtime)
     runtime.place(system)
     optimizers = make_optimizers(system, settings)
@@ -235,7 +247,7 @@ def fit(
 
 def time_step(system: System, example: dict[str, Tensor], settings: TrainingSettings, runtime: Runtime) -> float:
     """Seconds of one training step on a batch of copies of an example: the faster of two."""
-    torch.set_num_threads(runtime.threads)
+    runtime.apply()
     fabric = make_fabric(runtime)
     model = fabric.setup(runtime.place(system))
     batch: Batch = {name: torch.stack([value] * settings.batch_size) for name, value in example.items()}
@@ -245,6 +257,7 @@ def time_step(system: System, example: dict[str, Tensor], settings: TrainingSett
     for _ in range(2):
         start = time.perf_counter()
         fabric.backward(total_loss(model({"id": ["example"] * settings.batch_size, **batch}, Position(0, 1, 0, 0))))
+        runtime.wait()
         seconds.append(time.perf_counter() - start)
     return min(seconds)
 
@@ -264,10 +277,13 @@ def _batches(
         num_workers=runtime.workers,
         # Examples are closures, which other start methods (the default of macOS) cannot hand over.
         multiprocessing_context="fork" if runtime.workers else None,
-        collate_fn=default_collate,
+        collate_fn=_collate,
         pin_memory=runtime.torch_device.type == "cuda",
     )
-    yield from enumerate(loader, start=done)
+    for step, batch in enumerate(loader, start=done):
+        if "error" in batch:
+            raise batch["error"]
+        yield step, batch
 
 
 def _channels_last(batch: Batch, runtime: Runtime) -> Batch:

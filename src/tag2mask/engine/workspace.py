@@ -22,6 +22,7 @@ class Workspace:
 
     def __init__(self, root: Path) -> None:
         self.root = Path(root)
+        self._lock = FileLock(self.root / ".lock")
         self._digests: dict[str, list[int | str]] | None = None
 
     @property
@@ -38,13 +39,14 @@ class Workspace:
     def lock(self) -> Iterator[None]:
         """Keeps a second writer out while the block runs. A killed process leaves no lock behind.
 
+        The same workspace object may lock again inside the block.
+
         Raises:
             WorkspaceError: another process holds the lock, or the folder cannot be written.
         """
         try:
             self.root.mkdir(parents=True, exist_ok=True)
-            lock = FileLock(self.root / ".lock")
-            lock.acquire(timeout=0)
+            self._lock.acquire(timeout=0)
         except Timeout:
             raise WorkspaceError(
                 f"{self.root}: another tag2mask is writing to this workspace; wait for it or give another --workspace"
@@ -54,7 +56,7 @@ class Workspace:
         try:
             yield
         finally:
-            lock.release()
+            self._lock.release()
 
     def digest(self, path: Path) -> str:
         """Digest of a file's content, remembered for as long as its size and time stay the same."""

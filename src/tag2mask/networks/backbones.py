@@ -38,7 +38,7 @@ OUTPUT_STRIDES = (8, 16, 32)
 # modules of timm, by family; every model in the staged ones takes an output stride and gives its stages
 _FAMILIES: dict[str, tuple[str, ...]] = {
     "EfficientNet": ("efficientnet",),
-    "ResNet": ("resnet",),
+    "ResNet": ("resnet", "res2net", "resnest", "sknet"),
     "ViT": ("vision_transformer", "deit"),
     "staged": (
         "byobnet",

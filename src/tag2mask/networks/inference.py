@@ -1,5 +1,6 @@
 """Networks on whole photographs: several scales, mirrored too."""
 
+import dataclasses
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
@@ -109,6 +110,8 @@ def segment(
         `max_pixels` pixels.
     """
     size = bounded_size((image.shape[-2], image.shape[-1]), settings.max_pixels)
+    if not settings.long_side:
+        settings = dataclasses.replace(settings, long_side=max(size))
     merged: Tensor | None = None
     for batch in photograph_scales(image, network.backbone, settings, device):
         with autocast:

@@ -46,9 +46,7 @@ class BackboneSettings:
         """
         backbone = dataclasses.replace(self, weights="none").create(0)
         if cached and not backbone.cacheable:
-            raise SettingsError(
-                f"segmenter.cache_features: features of '{self.name}' cannot be kept at a block"
-            )
+            raise SettingsError(f"segmenter.cache_features: features of '{self.name}' cannot be kept at a block")
 
     def create(self, seed: int) -> Backbone:
         """The backbone with its weights, early blocks frozen.

@@ -44,9 +44,17 @@ class CRFSettings:
             if getattr(self, name) < 0:
                 raise SettingsError(f"crf.{name}: {getattr(self, name)} must not be negative")
 
-    def apply(self, image: npt.NDArray[np.uint8], probabilities: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        """The CRF's probabilities for an image (H, W, 3) and probabilities (C, H, W)."""
-        factor = max(image.shape[:2]) / self.reference_side if self.reference_side else 1.0
+    def apply(
+        self, image: npt.NDArray[np.uint8], probabilities: npt.NDArray[np.float32], *, shrunk: float = 1.0
+    ) -> npt.NDArray[np.float32]:
+        """The CRF's probabilities for an image.
+
+        Args:
+            image: uint8 (H, W, 3).
+            probabilities: float32 (C, H, W).
+            shrunk: size of this image as a share of the photograph's own; the widths shrink with it.
+        """
+        factor = max(image.shape[:2]) / self.reference_side if self.reference_side else shrunk
         refined: npt.NDArray[np.float32] = dense_crf(
             image,
             probabilities,

@@ -54,7 +54,7 @@ class Evaluate(ReduceStage):
         figures = self.metrics(env)
         return (
             f"mIoU {percent(figures['mean_iou'])}, pixel accuracy {percent(figures['pixel_accuracy'])} "
-            f"on {figures['images']} photographs"
+            f"on {figures['images']} photographs of {self.split}{self.labels.how()}"
         )
 
     def details(self, env: Environment) -> list[str]:

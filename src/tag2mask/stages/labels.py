@@ -17,6 +17,10 @@ class LabelStage(PerImageStage):
 
     suffix = ".png"
 
+    def how(self) -> str:
+        """How the masks were made, for whoever reads their score; empty where the stage's name says it all."""
+        return ""
+
     def load(self, env: Environment, image_id: str) -> npt.NDArray[np.uint8]:
         """The mask of one photograph, uint8 (H, W)."""
         return read_mask(self.path(env, image_id))

@@ -67,7 +67,9 @@ def predict_mask(
     if settings.use_crf:
         small = (probabilities.shape[1], probabilities.shape[2])
         shown = image if small == size else resize_scores(image[None].float(), small)[0].round().to(torch.uint8)
-        refined = settings.crf.apply(shown.permute(1, 2, 0).contiguous().numpy(), probabilities.numpy())
+        refined = settings.crf.apply(
+            shown.permute(1, 2, 0).contiguous().numpy(), probabilities.numpy(), shrunk=max(small) / max(size)
+        )
         probabilities = torch.from_numpy(refined)
     mask: npt.NDArray[np.uint8] = ids.to(torch.uint8)[label_map(probabilities, size).long()].numpy()
     return mask
@@ -83,6 +85,13 @@ class Predict(LabelStage):
     def __init__(self, segmenter: TrainSegmenter, settings: PredictionSettings, split: SplitName) -> None:
         super().__init__(settings, split, segmenter=segmenter)
         self.segmenter = segmenter
+
+    def how(self) -> str:
+        inference, backbone = self.settings.inference, self.segmenter.settings.backbone
+        scales = ", ".join(f"{scale:g}" for scale in inference.scales)
+        mirror = " and mirror" if inference.mirror else ""
+        crf = "with CRF" if self.settings.use_crf else "without CRF"
+        return f" (scales {scales}{mirror}, {crf}, {backbone.name} from {backbone.info().name}, no saliency)"
 
     def open(self, env: Environment) -> Callable[[Sample], bytes]:
         network = self.segmenter.load(env)

@@ -19,7 +19,7 @@ def seconds_per_image(
 
     Random weights serve as well as pretrained ones here and need no file.
     """
-    torch.set_num_threads(env.runtime.threads)
+    env.runtime.apply()
     device = env.runtime.torch_device
     random = dataclasses.replace(settings, output_stride=output_stride, weights="none")
     backbone = env.runtime.place(random.create(env.runtime.seed)).eval()
@@ -30,5 +30,6 @@ def seconds_per_image(
         for batch in photograph_scales(torch.zeros(3, height, width, dtype=torch.uint8), backbone, scales, device):
             with env.runtime.autocast():
                 backbone(batch)
+        env.runtime.wait()
         seconds.append(time.perf_counter() - start)
     return min(seconds)

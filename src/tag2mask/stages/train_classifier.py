@@ -14,6 +14,7 @@ from tag2mask.engine.environment import Environment
 from tag2mask.engine.stage import Accumulator, Estimate, ReduceStage
 from tag2mask.engine.system import Batch, Losses, ParameterGroup, Position, System
 from tag2mask.engine.training import TrainingSettings, TrainingStage
+from tag2mask.errors import SettingsError
 from tag2mask.evaluation.classification import classification_scores
 from tag2mask.evaluation.text import percent
 from tag2mask.losses.classification import multi_label_loss
@@ -41,6 +42,10 @@ class ClassifierSettings:
     views: ViewSettings = field(default_factory=ViewSettings)
     dropout: float = 0.0
     training: TrainingSettings = field(default_factory=TrainingSettings)
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.dropout < 1:
+            raise SettingsError(f"classifier.dropout: {self.dropout} must lie in [0, 1)")
 
 
 class ClassifierSystem(System):

@@ -88,7 +88,9 @@ class SegmentationSystem(System):
     def forward(self, batch: Batch, position: Position) -> Losses:
         inputs = batch["image"] if self.after is None else batch["features"]
         labels = batch["labels"]
-        scores = resize_scores(self.network(inputs, after=self.after), (labels.shape[1], labels.shape[2]))
+        # In float32: on a GPU the resizing and its gradient would otherwise be summed up in half precision.
+        coarse = self.network(inputs, after=self.after).float()
+        scores = resize_scores(coarse, (labels.shape[1], labels.shape[2]))
         return self.objective(batch, scores, self.supervision(batch, scores, self.network, position))
 
     def parameter_groups(self) -> dict[str, list[ParameterGroup]]:

@@ -24,6 +24,9 @@ class Objective:
         self.terms = dict(terms)
 
     def __add__(self, other: "Objective") -> "Objective":
+        twice = self.terms.keys() & other.terms.keys()
+        if twice:
+            raise ValueError(f"both objectives have a loss named {', '.join(sorted(twice))}")
         return Objective({**self.terms, **other.terms})
 
     def __mul__(self, factor: float) -> "Objective":
