@@ -386,7 +386,7 @@ class TestKinds:
     @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
     def test_device(self) -> None:
         p = torch.from_numpy(smooth_probabilities(3, 11, 13))
-        q = dense_crf(blotchy_photo(11, 13), p.cuda())
+        q = dense_crf(blotchy_photo(11, 13), p.to("cuda"))
         assert q.is_cuda
         assert torch.equal(q.cpu(), dense_crf(blotchy_photo(11, 13), p))
 
