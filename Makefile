@@ -50,7 +50,7 @@ $(VENV)/.installed: $(VENV)/.created $(INPUTS)
 
 $(VENV)/.developer: $(VENV)/.created $(INPUTS)
 	@$(MAKE) --no-print-directory check-tools
-	$(BIN)/python -m pip install --quiet --editable '.[offline,bench,dev]'
+	$(BIN)/python -m pip install --quiet --editable '.[offline,coco,bench,dev]'
 	@touch $@ $(VENV)/.installed
 
 clean:  ## remove the virtual environment and what was built

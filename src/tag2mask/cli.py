@@ -8,6 +8,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from tag2mask import __version__
+from tag2mask.commands import data, report, workspace
+from tag2mask.commands.parsers import add_command
 from tag2mask.errors import SettingsError, Tag2MaskError
 
 DESCRIPTION = """\
@@ -88,23 +90,15 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--debug", action="store_true", help="show the trace of an error")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
 
-    def command(
-        name: str, handler: Callable[[argparse.Namespace], int], text: str, **more: str
-    ) -> argparse.ArgumentParser:
-        sub = commands.add_parser(name, help=text, description=more.get("description", text), formatter_class=raw)
-        sub.set_defaults(handler=handler)
-        sub.add_argument("--debug", action="store_true", help="show the trace of an error")
-        return sub
-
-    sub = command("demo", _demo, "draw the demo data, train on its tags, show the result")
+    sub = add_command(commands, "demo", _demo, "draw the demo data, train on its tags, show the result")
     sub.add_argument("--out", default="tag2mask-demo", help="folder for data and workspace (default: %(default)s)")
     sub.add_argument("--config", default="demo/cam", help="preset or YAML for the method cam (default: %(default)s)")
     _add_machine(sub)
 
-    sub = command("run", _run_help, "train a method on tagged photographs", description=RUN_HELP)
+    sub = add_command(commands, "run", _run_help, "train a method on tagged photographs", description=RUN_HELP)
     sub.add_argument("method", metavar="METHOD", nargs="?", help="one of `tag2mask list-methods`")
 
-    sub = command("predict", _predict, "masks and overlays of photographs with a trained model")
+    sub = add_command(commands, "predict", _predict, "masks and overlays of photographs with a trained model")
     sub.add_argument("model", metavar="MODEL", help="model.safetensors of a run")
     sub.add_argument(
         "photographs", metavar="PHOTOS", nargs="+", help="files, or folders searched with their subfolders"
@@ -114,16 +108,18 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--no-crf", action="store_true", help="leave the dense CRF out")
     _add_machine(sub)
 
-    sub = command("evaluate", _evaluate, "score a folder of masks against a folder of true masks")
+    sub = add_command(commands, "evaluate", _evaluate, "score a folder of masks against a folder of true masks")
     sub.add_argument("predictions", metavar="PREDICTIONS", help="folder of palette PNGs")
     sub.add_argument("truth", metavar="TRUTH", help="folder of true masks, paired by name; 255 is left out")
     sub.add_argument("--classes", metavar="FILE", help="names of the foreground classes, one per line")
     sub.add_argument("--list", metavar="FILE", help="score these ids alone, one per line (VOC's val.txt)")
     sub.add_argument("--json", metavar="FILE", help="write the scores to this file too")
 
-    command("list-methods", _list_methods, "the methods there are")
-    sub = command("list-backbones", _list_backbones, "the pretrained networks methods can be built on")
+    add_command(commands, "list-methods", _list_methods, "the methods there are")
+    sub = add_command(commands, "list-backbones", _list_backbones, "the pretrained networks methods can be built on")
     sub.add_argument("pattern", nargs="?", help="names that fit, for example 'resnet*' (default: those tested)")
+    for room in (data, report, workspace):
+        room.register(commands)
     return parser
 
 

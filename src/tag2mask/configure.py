@@ -8,12 +8,12 @@ from argparse import ArgumentError
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from jsonargparse import ArgumentParser
 
 from tag2mask.data.csv_folder import hold_out
-from tag2mask.data.datasets import open_dataset
+from tag2mask.data.datasets import Layout, open_dataset
 from tag2mask.data.samples import Dataset
 from tag2mask.engine.environment import Runtime
 from tag2mask.errors import DataError, SettingsError
@@ -30,32 +30,41 @@ class RunSettings:
     Args:
         data: folder of tagged photographs: PASCAL VOC's layout, or photographs with a CSV of image_path,label.
         workspace: folder that keeps what runs make; stages in it are shared between runs.
-        layout: of the data: "auto" finds out, "voc" or "csv".
-        train_list: VOC's layout: name of the list to train on, or a path to a list.
-        val_list: VOC's layout: name of the list to measure on, or a path to a list.
+        layout: of the data: "auto" finds out, "voc", "csv", "folders" or "coco".
+        train_list: VOC's and COCO's layout: name of the list to train on, or a path to a list.
+        val_list: VOC's and COCO's layout: name of the list to measure on, or a path to a list.
         labels_csv: CSV of tags, if it is not the only one in the folder.
         val_csv: CSV of the photographs to measure on.
+        labels_npy: VOC's layout: a ``cls_labels.npy`` of tags; needs `allow_pickle`.
+        allow_pickle: read `labels_npy`, which is a pickle and can run any code of whoever made it.
         hold_out: without a val list this share of the photographs is set aside, to measure the classifier on.
         bound: train the same segmenter on the true masks too, as the upper bound to compare with (needs masks).
+        all_masks: make masks of the training photographs too; always so where photographs were held out.
         pictures: photographs shown on each sheet of pictures; 0 for none.
+        gallery: photographs in the report's gallery, evenly spread over the lists; 0 for none.
     """
 
     data: str
     workspace: str = "workspace"
-    layout: Literal["auto", "voc", "csv"] = "auto"
+    layout: Layout = "auto"
     train_list: str = "train"
     val_list: str = "val"
     labels_csv: str | None = None
     val_csv: str | None = None
+    labels_npy: str | None = None
+    allow_pickle: bool = False
     hold_out: float = 0.1
     bound: bool = False
+    all_masks: bool = False
     pictures: int = 24
+    gallery: int = 1000
 
     def __post_init__(self) -> None:
         if not 0 <= self.hold_out < 1:
             raise SettingsError(f"hold_out: {self.hold_out} must lie in [0, 1)")
-        if self.pictures < 0:
-            raise SettingsError(f"pictures: {self.pictures} must not be negative")
+        for name in ("pictures", "gallery"):
+            if getattr(self, name) < 0:
+                raise SettingsError(f"{name}: {getattr(self, name)} must not be negative")
 
     def dataset(self, seed: int) -> tuple[Dataset, bool]:
         """The data set, and whether its val photographs were held out here.
@@ -70,6 +79,8 @@ class RunSettings:
             val_list=self.val_list,
             labels_csv=self.labels_csv,
             val_csv=self.val_csv,
+            labels_npy=self.labels_npy,
+            allow_pickle=self.allow_pickle,
         )
         if dataset.val is not None:
             return dataset, False

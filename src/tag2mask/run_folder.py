@@ -10,7 +10,7 @@ from typing import Any
 
 from tag2mask.configure import Configuration
 from tag2mask.data.images import read_image
-from tag2mask.data.masks import overlay, read_mask
+from tag2mask.data.masks import overlay
 from tag2mask.engine.environment import Environment
 from tag2mask.engine.fingerprint import fingerprint
 from tag2mask.engine.logs import read_log
@@ -156,7 +156,7 @@ def _draw(
             image = read_image(sample.image)
             row = [image, *(stage.picture(env, sample.id, image) for stage in columns.values())]
             if truth:
-                row.append(overlay(image, read_mask(sample.mask)) if sample.mask else image)
+                row.append(overlay(image, sample.mask.read()) if sample.mask else image)
             rows.append(row)
         captions = [
             f"{sample.id}: {', '.join(env.dataset.classes[tag - 1] for tag in sample.tags) or 'no tag'}"

@@ -26,6 +26,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 
 from tag2mask.data.images import IMAGE_SUFFIXES
+from tag2mask.data.masks import MaskFile
 from tag2mask.data.samples import Dataset, Sample, Split
 from tag2mask.errors import DataError, SettingsError, unknown_choice
 
@@ -205,8 +206,8 @@ def _sample(root: Path, row: LabelRow, classes: Sequence[str]) -> Sample:
     image = root / relative
     if not image.is_file():
         raise DataError(f"{row.where}: there is no photograph {image}")
-    mask = None if row.mask_path is None else root / row.mask_path
-    if mask is not None and not mask.is_file():
+    mask = None if row.mask_path is None else MaskFile(root / row.mask_path)
+    if mask is not None and not mask.path.is_file():
         raise DataError(f"{row.where}: there is no mask {mask}")
     return Sample(str(relative.with_suffix("")), image, tag_ids(row.labels, classes, row.where), mask)
 
@@ -219,7 +220,7 @@ def _check_rows(root: Path, rows: Sequence[LabelRow], samples: Sequence[Sample],
         if other is not row:
             raise DataError(f"{row.where}: '{row.image_path}' has a row already ({other.where})")
     # Only folders that hold a listed photograph are looked through: others may hold masks or results.
-    known = {*first, *(sample.mask for sample in samples)}
+    known = {*first, *(sample.mask.path for sample in samples if isinstance(sample.mask, MaskFile))}
     folders = sorted({image.parent for image in first})
     missing = [
         path

@@ -8,7 +8,7 @@ from tag2mask.data.samples import Dataset
 from tag2mask.data.voc import DEFAULT_VAL_LIST, find_voc_roots, read_voc
 from tag2mask.errors import DataError, SettingsError, unknown_choice
 
-Layout = Literal["auto", "voc", "csv"]
+Layout = Literal["auto", "voc", "csv", "folders", "coco"]
 
 
 def _detect(root: Path, has_table: bool) -> Layout:
@@ -35,6 +35,8 @@ def open_dataset(
     val_list: str | None = DEFAULT_VAL_LIST,
     labels_csv: str | Path | None = None,
     val_csv: str | Path | None = None,
+    labels_npy: str | Path | None = None,
+    allow_pickle: bool = False,
 ) -> Dataset:
     """Opens a data set of tagged photographs; no photograph and no mask is read.
 

@@ -1,6 +1,8 @@
 """Masks on disk and in pictures: one byte per pixel, drawn in PASCAL VOC's colours."""
 
 import io
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -39,6 +41,28 @@ def read_mask(path: str | Path) -> npt.NDArray[np.uint8]:
     if ids.max(initial=0) > UNLABELLED or ids.min(initial=0) < 0:
         raise DataError(f"{path}: mask with ids {ids.min()} to {ids.max()}; 0 to {UNLABELLED} are possible")
     return ids.astype(np.uint8)
+
+
+@dataclass(frozen=True)
+class MaskFile:
+    """A true mask that lies in a file of its own (see `tag2mask.data.samples.TrueMask`).
+
+    Attributes:
+        path: palette or grey image of class ids.
+    """
+
+    path: Path
+
+    def read(self) -> npt.NDArray[np.uint8]:
+        """Class ids, uint8 of shape (H, W); raises as `read_mask` does."""
+        return read_mask(self.path)
+
+    def digest(self, of_file: Callable[[Path], str]) -> str:
+        """Digest of the file."""
+        return of_file(self.path)
+
+    def __str__(self) -> str:
+        return str(self.path)
 
 
 def _checked(mask: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:

@@ -1,9 +1,10 @@
 """What a data set is to the rest of the package: photographs, their tags, and masks only where somebody drew them."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -40,6 +41,23 @@ def check_id(sample_id: str) -> str:
     return sample_id
 
 
+class TrueMask(Protocol):
+    """Where the true mask of a photograph comes from: a file of its own, or outlines that are drawn when asked for.
+
+    ``str()`` of it names the place for messages.
+    """
+
+    def read(self) -> npt.NDArray[np.uint8]:
+        """Class ids, uint8 of shape (H, W), 255 where unknown.
+
+        Raises:
+            DataError: it cannot be read.
+        """
+
+    def digest(self, of_file: Callable[[Path], str]) -> str:
+        """Digest of all that the mask depends on; `of_file` gives that of a file's content."""
+
+
 @dataclass(frozen=True)
 class Sample:
     """One tagged photograph.
@@ -48,7 +66,7 @@ class Sample:
         id: path of the photograph relative to its image folder, without suffix, with forward slashes.
         image: file of the photograph.
         tags: ids of the foreground classes in it, ascending, from 1; empty when it shows background only.
-        mask: file of its true mask, or None. Nothing here opens it.
+        mask: its true mask, or None. Nothing here opens it.
 
     Raises:
         DataError: the id is unsafe as a file name, or the tags are not ascending ids from 1.
@@ -57,7 +75,7 @@ class Sample:
     id: str
     image: Path
     tags: tuple[int, ...]
-    mask: Path | None = None
+    mask: TrueMask | None = None
 
     def __post_init__(self) -> None:
         check_id(self.id)

@@ -26,6 +26,7 @@ from tag2mask.data.csv_folder import (
     tag_ids,
 )
 from tag2mask.data.images import IMAGE_SUFFIXES
+from tag2mask.data.masks import MaskFile
 from tag2mask.data.samples import Dataset, Sample, Split, check_id
 from tag2mask.errors import DataError, unknown_choice
 
@@ -70,7 +71,7 @@ class _Entry:
     where: str
     id: str
     image: Path
-    mask: Path | None
+    mask: MaskFile | None
 
 
 def find_voc_roots(root: Path) -> list[Path]:
@@ -131,7 +132,9 @@ def _read_list(root: Path, path: Path) -> list[_Entry]:
         # A mask that a list names need not be there: such lists are handed around without the masks.
         masks = [root / token.lstrip("/") for token in tokens[1:]]
         masks += [root / folder / f"{sample_id}.png" for folder in _MASKS]
-        entries.append(_Entry(where, sample_id, image, next((mask for mask in masks if mask.is_file()), None)))
+        entries.append(
+            _Entry(where, sample_id, image, next((MaskFile(mask) for mask in masks if mask.is_file()), None))
+        )
     if not entries:
         raise DataError(f"{path}: the list is empty")
     return entries

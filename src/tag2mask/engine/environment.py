@@ -156,7 +156,7 @@ class Environment:
                     sample.id,
                     digest(sample.image) if "images" in reads else "",
                     sample.tags,
-                    digest(sample.mask) if sample.mask is not None else "",
+                    sample.mask.digest(digest) if sample.mask is not None else "",
                 ]
                 for sample in self.samples(split, reads)
             ]

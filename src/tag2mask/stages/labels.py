@@ -56,7 +56,7 @@ def read_truth(sample: Sample, classes: int) -> npt.NDArray[np.uint8]:
     """
     if sample.mask is None:
         raise DataError(f"{sample.image}: has no true mask")
-    truth = read_mask(sample.mask)
+    truth = sample.mask.read()
     if truth.shape != (size := image_size(sample.image)):
         raise DataError(f"{sample.mask}: size {truth.shape}, but its photograph has {size} (height, width)")
     wrong = truth[(truth > classes) & (truth != UNLABELLED)]

@@ -1,0 +1,36 @@
+"""What all commands' parsers share."""
+
+import argparse
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    Commands = argparse._SubParsersAction[argparse.ArgumentParser]
+
+Handler = Callable[[argparse.Namespace], int]
+
+
+def add_command(
+    commands: "Commands", name: str, handler: Handler, text: str, description: str = ""
+) -> argparse.ArgumentParser:
+    """Adds a command and returns its parser, for its arguments.
+
+    Args:
+        commands: where it is added.
+        name: as typed.
+        handler: function of the arguments that returns the exit status.
+        text: one line for `--help` of the whole.
+        description: for the command's own `--help`; `text` by default.
+    """
+    parser = commands.add_parser(
+        name, help=text, description=description or text, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.set_defaults(handler=handler)
+    parser.add_argument("--debug", action="store_true", help="show the trace of an error")
+    return parser
+
+
+def add_group(commands: "Commands", name: str, text: str) -> "Commands":
+    """Adds a command that has commands of its own (`data check`), and returns where these are added."""
+    parser = commands.add_parser(name, help=text, description=text)
+    return parser.add_subparsers(metavar="COMMAND", required=True)
