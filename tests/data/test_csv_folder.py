@@ -3,7 +3,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from tag2mask.data.csv_folder import hold_out, read_csv_folder, read_text
+from tag2mask.data.csv_folder import hold_out, read_csv_folder, read_label_table
+from tag2mask.data.masks import MaskFile
+from tag2mask.data.problems import Problem
 from tag2mask.data.samples import Dataset, Sample, Split
 from tag2mask.errors import DataError, SettingsError
 
@@ -63,10 +65,15 @@ def test_unknown_class_names_line_and_choices(tmp_path: Path, label: str) -> Non
 @pytest.mark.parametrize(
     ("table", "message"),
     [
-        ("file,tag\na.jpg,dog\n", "found: file, tag"),
-        ("image_path;label\na.jpg;dog\n", "found: image_path;label"),
+        ("file,tag\na.jpg,dog\n", "line 2: column 'tag' holds 'dog', but 0 or 1 is expected .*'label'"),
+        ("image_path label\na.jpg dog\n", "found: image_path label$"),
+        ("image_path,mask_path,,\na.jpg,,,\n", "image_path and one column per class; found: image_path, mask_path"),
         ("a.jpg,dog\n", r"found: a\.jpg, dog"),
-        ("image_path,label,label\na.jpg,dog,cat\n", "found: image_path, label, label"),
+        ("image_path,label,Label\na.jpg,dog,cat\n", "columns 'label' and 'Label' of the header could both be label"),
+        ("file,image_path,label\na.jpg,a.jpg,dog\n", "'file' and 'image_path' of the header could both be image_path"),
+        ("image_path,label,split,split\na.jpg,dog,,\n", "could both be split"),
+        ("image_path,cat,cat\na.jpg,0,1\n", "names the class 'cat' twice"),
+        ("image_path,cat,dog\na.jpg,0,2\n", r"tags\.csv line 2: column 'dog' holds '2', but 0 or 1"),
         ("", "found: nothing"),
         ("image_path,label\n", "no rows"),
         ("image_path,label\na.jpg,dog,cat\n", r"line 2: 3 fields.*quotation marks"),
@@ -76,14 +83,15 @@ def test_unknown_class_names_line_and_choices(tmp_path: Path, label: str) -> Non
         ("image_path,label\na.jpg,dog\ngone.jpg,dog\n", r"line 3: there is no photograph .*gone\.jpg"),
         ("image_path,label\n../a.jpg,dog\n", "line 2.*must be a path inside"),
         ("image_path,label\n/a.jpg,dog\n", "line 2.*must be a path inside"),
-        ("image_path,label\na.jpg,dog\na.jpg,cat\n", r"line 3: 'a\.jpg' has a row already \(.*line 2\)"),
+        ("image_path,label\na.jpg,dog\na.jpg,cat\n", r"line 3: 'a' is listed already \(.*line 2\)"),
         ("image_path,label,split\na.jpg,dog,test\n", "line 2: unknown split 'test'; choices: train, val"),
         ("image_path,label,split\na.jpg,dog,val\n", "none is left to train on"),
         ("image_path,label,mask_path\na.jpg,dog,a.png\n", r"line 2: there is no mask .*a\.png"),
         ("image_path,label\na.jpg,\n", "no class is named"),
         ("image_path,label\na.jpg,background\n", "class 0 already"),
-        (b"image_path,label\na.jpg,\xe4sel\n", "not UTF-8 text .byte 23"),
-        ("image_path,label\na.jpg,dog\n".encode("utf-16"), "not UTF-8"),
+        (b"image_path,label\na.jpg,\xe4sel\n", r"tags\.csv line 2: not UTF-8 text; save the file as UTF-8"),
+        (b"image_path,label\n" + b"x" * 200_000 + b",dog\n", "line 2: not a proper CSV file"),
+        (b"x" * 200_000, "line 1: not a proper CSV file"),
     ],
 )
 def test_unusable_tables(tmp_path: Path, table: str | bytes, message: str) -> None:
@@ -108,7 +116,7 @@ def test_masks_are_found_beside_photographs_and_never_opened(tmp_path: Path) -> 
     folder(tmp_path, table, "a.jpg", "b.jpg")
     (tmp_path / "a_mask.png").write_bytes(b"unreadable")
     data = read_csv_folder(tmp_path)
-    assert [sample.mask for sample in data.train] == [tmp_path / "a_mask.png", None]
+    assert [sample.mask for sample in data.train] == [MaskFile(tmp_path / "a_mask.png"), None]
 
 
 def test_column_split(tmp_path: Path) -> None:
@@ -152,14 +160,143 @@ def test_which_table(tmp_path: Path) -> None:
         read_csv_folder(tmp_path)
 
 
-def test_unreadable_text_is_named(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"gone\.csv: cannot be read .No such file"):
-        read_text(tmp_path / "gone.csv")
-
-
 def test_empty_classes_file(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"classes\.txt: no class name"):
         read_csv_folder(folder(tmp_path, "image_path,label\na.jpg,1\n", "a.jpg", classes="\n"))
+
+
+@pytest.mark.parametrize("image", ["image_path", "filename", "File_Name", "file", "image", "PATH"])
+@pytest.mark.parametrize("label", ["label", "Labels", "tags"])
+def test_other_names_of_columns(tmp_path: Path, image: str, label: str) -> None:
+    data = read_csv_folder(folder(tmp_path, f"note,{label},{image}\n1,dog,a.jpg\n", "a.jpg"))
+    assert (data.classes, tags(data)) == (("dog",), {"a": (1,)})
+
+
+@pytest.mark.parametrize("delimiter", [",", ";", "\t"])
+@pytest.mark.parametrize("separator", [",", "; ", " | "])
+def test_delimiters_and_separators(tmp_path: Path, delimiter: str, separator: str) -> None:
+    name = f"a{delimiter.strip()} 1"
+    table = f'image_path{delimiter}label\n"{name}.jpg"{delimiter}"dog{separator}ape"\nb.jpg{delimiter}\n'
+    data = read_csv_folder(folder(tmp_path, table, f"{name}.jpg", "b.jpg"))
+    assert tags(data) == {name: (1, 2), "b": ()}
+    assert data.classes == ("ape", "dog")
+
+
+def test_labels_need_no_quotation_marks_between_semicolons(tmp_path: Path) -> None:
+    data = read_csv_folder(folder(tmp_path, "image_path;label\na, b.jpg;dog,ape\n", "a, b.jpg"))
+    assert tags(data) == {"a, b": (1, 2)}
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be"])
+def test_encodings(tmp_path: Path, encoding: str) -> None:
+    mark = "\ufeff" if encoding.startswith("utf-16-") else ""
+    table = f"{mark}image_path;label\r\nä.jpg;Käfer|蜂\r\n".encode(encoding)
+    data = read_csv_folder(folder(tmp_path, table, "ä.jpg"))
+    assert (data.classes, tags(data)) == (("Käfer", "蜂"), {"ä": (1, 2)})
+
+
+def test_columns_of_classes(tmp_path: Path) -> None:
+    table = (
+        "image_path,zebra,split,ape, two words ,mask_path,\n"
+        "a.jpg,1,train,0,TRUE,a_mask.png,7\nb.jpg,0.0,val,1.0,,,\nc.jpg,False,train,true,1,,\nd.jpg,,val,,,,\n"
+    )
+    folder(tmp_path, table, "a.jpg", "b.jpg", "c.jpg", "d.jpg", "a_mask.png")
+    data = read_csv_folder(tmp_path)
+    assert data.classes == ("zebra", "ape", "two words")
+    assert tags(data) == {"a": (1, 3), "c": (2, 3), "b": (2,), "d": ()}
+    assert data.val is not None
+    assert [sample.id for sample in data.val] == ["b", "d"]
+    assert data.sample("a").mask == MaskFile(tmp_path / "a_mask.png")
+
+
+def test_columns_are_the_names_of_the_classes_file(tmp_path: Path) -> None:
+    folder(tmp_path, "image_path,2,1\na.jpg,1,0\n", "a.jpg", classes="1\n2")
+    assert (read_csv_folder(tmp_path).classes, tags(read_csv_folder(tmp_path))) == (("1", "2"), {"a": (2,)})
+    (tmp_path / "classes.txt").write_text("1\n2\n3\n")
+    with pytest.raises(DataError, match=r"tags\.csv: no column for the class '3' of .*classes\.txt"):
+        read_csv_folder(tmp_path)
+    (tmp_path / "classes.txt").write_text("1\n")
+    with pytest.raises(DataError, match=r"tags\.csv: the column '2' is no class of .*classes\.txt"):
+        read_csv_folder(tmp_path)
+
+
+def test_two_tables_with_columns_of_classes(tmp_path: Path) -> None:
+    folder(tmp_path, "image_path,dog,ape\na.jpg,1,0\n", "a.jpg", "b.jpg", name="labels.csv")
+    (tmp_path / "held.csv").write_text("file,ape,dog\nb.jpg,1,0\n")
+    data = read_csv_folder(tmp_path, val_csv="held.csv")
+    assert (data.classes, tags(data)) == (("dog", "ape"), {"a": (1,), "b": (2,)})
+    (tmp_path / "held.csv").write_text("file,label\nb.jpg,cat\n")
+    data = read_csv_folder(tmp_path, val_csv="held.csv")
+    assert (data.classes, tags(data)) == (("cat", "dog"), {"a": (2,), "b": (1,)})
+    (tmp_path / "held.csv").write_text("file,ape,cat\nb.jpg,1,0\n")
+    with pytest.raises(DataError, match=r"held\.csv: the column 'cat' is no class of .*labels\.csv"):
+        read_csv_folder(tmp_path, val_csv="held.csv")
+
+
+def test_a_photograph_may_be_on_both_lists(tmp_path: Path) -> None:
+    table = "image_path,label,split\na.jpg,dog,train\na.jpg,dog,val\n"
+    data = read_csv_folder(folder(tmp_path, table, "a.jpg"))
+    assert data.val is not None
+    assert data.train.samples == data.val.samples
+    with pytest.raises(DataError, match=r"line 3: 'a' has other tags or another mask than in .*line 2"):
+        read_csv_folder(folder(tmp_path, table.replace("dog,val", "cat,val"), "a.jpg"))
+
+
+def test_all_problems_are_found_in_one_pass(tmp_path: Path) -> None:
+    table = (
+        "image_path,label,split,mask_path\n"
+        "a.jpg,dog,train,\n"
+        "a.jpg,dog,train,\n"
+        "a.png,dog,train,\n"
+        "b.jpg,dog,train\n"
+        ",dog,train,\n"
+        "c.jpg,dog,test,\n"
+        "gone.jpg,dog,train,\n"
+        "../a.jpg,dog,train,\n"
+        'd.jpg,"emu,ape",val,gone.png\n'
+        "e\\t.jpg,dog,train,\n"
+    )
+    names = ["a.jpg", "a.png", *(f"{name}.jpg" for name in "bcdefg"), "e/t.jpg", "e/u.jpg"]
+    folder(tmp_path, table, *names, classes="ape\ndog")
+    (tmp_path / "e" / "v\tw.jpg").touch()
+    found: list[Problem] = []
+    data = read_csv_folder(tmp_path, report=found.append)
+    assert data.val is not None
+    assert tags(data) == {"a": (2,), "e/t": (2,), "d": (1,)}
+    assert data.val.samples[0].mask is None
+    where = f"{tmp_path / 'tags.csv'} line"
+    assert [(problem.kind, problem.message.split(";")[0].split(" (")[0]) for problem in found] == [
+        ("bad-row", f"{where} 5: 3 fields, but the header has 4"),
+        ("bad-row", f"{where} 6: image_path is empty"),
+        ("bad-row", f"{where} 7: unknown split 'test'"),
+        ("missing-photograph", f"{where} 8: there is no photograph {tmp_path / 'gone.jpg'}"),
+        ("unsafe-id", f"{where} 9: '../a.jpg' must be a path inside {tmp_path}"),
+        ("missing-mask", f"{where} 10: there is no mask {tmp_path / 'gone.png'}"),
+        ("no-row", f"{tmp_path / 'e.jpg'}: no row in {tmp_path / 'tags.csv'}"),
+        ("no-row", f"{tmp_path / 'f.jpg'}: no row in {tmp_path / 'tags.csv'}"),
+        ("no-row", f"{tmp_path / 'g.jpg'}: no row in {tmp_path / 'tags.csv'}"),
+        ("no-row", f"{tmp_path / 'e/u.jpg'}: no row in {tmp_path / 'tags.csv'}"),
+        ("no-row", f"{tmp_path / 'e'}/v\tw.jpg: no row in {tmp_path / 'tags.csv'}"),
+        ("duplicate-row", f"{where} 3: 'a' is listed already"),
+        (
+            "duplicate-id",
+            f"{where} 4: two photographs share the id 'a': {tmp_path / 'a.jpg'} and {tmp_path / 'a.png'}",
+        ),
+        ("unknown-class", f"{where} 10: unknown class 'emu'"),
+    ]
+
+
+def test_what_makes_a_table_unusable_is_raised_in_any_case(tmp_path: Path) -> None:
+    for table in ("", "image_path,label\n", "image_path,label\ngone.jpg,dog\n"):
+        with pytest.raises(DataError):
+            read_csv_folder(folder(tmp_path, table, "a.jpg"), report=lambda problem: None)
+
+
+def test_a_table_says_which_rows_it_left_out(tmp_path: Path) -> None:
+    folder(tmp_path, "image_path,ape\n./a.jpg,1\nb.jpg,x\n\n.\\c.jpg\n")
+    table = read_label_table(tmp_path / "tags.csv", report=lambda problem: None)
+    assert [row.labels for row in table] == [("ape",)]
+    assert (table.classes, table.left_out) == (("ape",), ("b.jpg", "c.jpg"))
 
 
 def tagged(*tag_tuples: tuple[int, ...]) -> Dataset:

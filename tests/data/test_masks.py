@@ -9,7 +9,7 @@ from hypothesis.extra import numpy as hnp
 from PIL import Image
 
 from tag2mask.data.classes import BACKGROUND, UNLABELLED, voc_palette
-from tag2mask.data.masks import colour_mask, encode_mask, overlay, read_mask, write_mask
+from tag2mask.data.masks import MaskFile, colour_mask, encode_mask, overlay, read_mask, write_mask
 from tag2mask.errors import DataError
 
 Array = npt.NDArray[np.uint8]
@@ -27,6 +27,15 @@ def test_masks_survive_the_disk(mask: Array, tmp_path_factory: pytest.TempPathFa
     assert read.dtype == np.uint8
     assert np.array_equal(read, mask)
     assert path.read_bytes() == encode_mask(mask.copy(order="F"))
+
+
+def test_a_mask_in_a_file_of_its_own(tmp_path: Path) -> None:
+    path = tmp_path / "a.png"
+    write_mask(path, MASK)
+    mask = MaskFile(path)
+    assert np.array_equal(mask.read(), MASK)
+    assert mask.digest(lambda file: f"digest of {file}") == f"digest of {path}"
+    assert str(mask) == str(path)
 
 
 def test_written_masks_have_vocs_colours(tmp_path: Path) -> None:

@@ -5,11 +5,12 @@ import numpy as np
 import pytest
 
 from tag2mask.data.classes import MAX_CLASSES
+from tag2mask.data.masks import MaskFile
 from tag2mask.data.samples import Dataset, Sample, Split, check_id
 from tag2mask.errors import DataError
 
 
-def sample(name: str, *tags: int, mask: Path | None = None, suffix: str = ".jpg") -> Sample:
+def sample(name: str, *tags: int, mask: MaskFile | None = None, suffix: str = ".jpg") -> Sample:
     return Sample(name, Path(name + suffix), tags, mask)
 
 
@@ -102,8 +103,8 @@ def test_dataset_helpers() -> None:
 
 
 def test_without_masks_forgets_all_masks_and_nothing_else() -> None:
-    masked = sample("a", 1, mask=Path("a.png"))
-    data = dataset(masked, val=Split("val", (sample("b", 2, mask=Path("b.png")),)))
+    masked = sample("a", 1, mask=MaskFile(Path("a.png")))
+    data = dataset(masked, val=Split("val", (sample("b", 2, mask=MaskFile(Path("b.png"))),)))
     bare = data.without_masks()
     assert bare.val is not None
     assert all(s.mask is None for split in bare.splits for s in split)

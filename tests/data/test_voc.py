@@ -3,6 +3,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from tag2mask.data.masks import MaskFile
+from tag2mask.data.problems import Problem
 from tag2mask.data.voc import VOC_CLASSES, read_voc
 from tag2mask.errors import DataError
 
@@ -59,8 +61,8 @@ def test_masks_are_looked_for_never_opened(home: Path) -> None:
     (home / "SegmentationClass/b.png").write_bytes(b"unreadable")
     (home / "SegmentationClassAug/b.png").write_bytes(b"unreadable")
     data = read_voc(home)
-    assert data.sample("a").mask == home / "SegmentationClass/a.png"
-    assert data.sample("b").mask == home / "SegmentationClassAug/b.png"
+    assert data.sample("a").mask == MaskFile(home / "SegmentationClass/a.png")
+    assert data.sample("b").mask == MaskFile(home / "SegmentationClassAug/b.png")
     assert data.sample("c").mask is None
 
 
@@ -71,7 +73,8 @@ def test_lists_of_path_pairs(home: Path) -> None:
     write_list(home, "/JPEGImages/a.jpg /Mine/a.png\nJPEGImages/b.jpg SegmentationClassAug/b.png\n/JPEGImages/c.jpg\n")
     data = read_voc(home, val_list=None)
     assert [sample.id for sample in data.train] == ["a", "b", "c"]
-    assert [sample.mask for sample in data.train] == [home / "Mine/a.png", home / "SegmentationClass/b.png", None]
+    masks = [home / "Mine/a.png", home / "SegmentationClass/b.png"]
+    assert [sample.mask for sample in data.train] == [*map(MaskFile, masks), None]
     assert data.sample("a").image == home / "JPEGImages/a.jpg"
 
 
@@ -130,7 +133,7 @@ def test_val_is_optional_but_a_named_list_is_not(home: Path) -> None:
         ("", r"train\.txt: the list is empty"),
         ("a\nz\n", r"train\.txt line 2: there is no photograph 'z'"),
         ("a\n/JPEGImages/z.jpg\n", r"train\.txt line 2: there is no photograph 'z'"),
-        ("a\n\na\n", r"train\.txt line 3: 'a' is on line 1 already"),
+        ("a\n\na\n", r"train\.txt line 3: 'a' is listed already \(.*line 1\)"),
         ("a b c\n", r"train\.txt line 1: an id, or the paths"),
         ("../JPEGImages/a\n", r"train\.txt line 1: .*cannot be the id"),
     ],
@@ -165,6 +168,65 @@ def test_damaged_annotation_and_unknown_class(home: Path) -> None:
     (home / "classes.txt").write_text("cat\n")
     with pytest.raises(DataError, match=r"train\.txt line 1: unknown class 'dog'; choices: cat"):
         read_voc(home)
+
+
+def test_spaces_in_ids(home: Path) -> None:
+    for name in ("a b", "a b c"):
+        Image.new("RGB", (2, 2)).save(home / f"JPEGImages/{name}.jpg")
+        (home / f"Annotations/{name}.xml").write_text(xml("cow"))
+    write_list(home, "a b \na b c\n/JPEGImages/a.jpg /SegmentationClass/a.png\n")
+    assert [sample.id for sample in read_voc(home).train] == ["a b", "a b c", "a"]
+
+
+def test_columns_of_classes_in_the_table(home: Path) -> None:
+    (home / "tags.csv").write_text("image_path,dog,cat\na.jpg,1,0\nb.jpg,1,1\nc.jpg,0,0\n")
+    data = read_voc(home)
+    assert data.classes == ("dog", "cat")
+    assert [data.sample(name).tags for name in "abc"] == [(1,), (1, 2), ()]
+    (home / "classes.txt").write_text("cat\ndog\n")
+    assert read_voc(home).sample("a").tags == (2,)
+
+
+def test_a_photograph_may_be_on_both_lists(home: Path) -> None:
+    write_list(home, "a\nc\n", name="val")
+    data = read_voc(home)
+    assert data.val is not None
+    assert [[sample.id for sample in split] for split in data.splits] == [["a", "b"], ["a", "c"]]
+
+
+def test_all_problems_are_found_in_one_pass(home: Path) -> None:
+    for name in "defg":
+        Image.new("RGB", (2, 2)).save(home / f"JPEGImages/{name}.jpg")
+    (home / "Annotations/d.xml").write_text("<annotation>")
+    (home / "Annotations/e.xml").write_text(xml("emu", "dog"))
+    (home / "classes.txt").write_text("dog\ncat\n")
+    write_list(home, "a\na b c\n../a\ngone\na\nd\ne\n")
+    write_list(home, "c\nf\n", name="val")
+    found: list[Problem] = []
+    data = read_voc(home, report=found.append)
+    assert {sample.id: sample.tags for split in data.splits for sample in split} == {"a": (1, 2), "e": (1,), "c": ()}
+    assert [problem.kind for problem in found] == [
+        "bad-row",
+        "unsafe-id",
+        "missing-photograph",
+        "missing-tags",
+        "missing-tags",
+        "duplicate-row",
+        "unknown-class",
+    ]
+    (home / "tags.csv").write_text(
+        "image_path,label,split\na.jpg,dog,\na.jpg,cat,train\nJPEGImages/c.jpg,cat,val\nc,,val"
+    )
+    write_list(home, "c\n")
+    write_list(home, "a\nb\n", name="val")
+    found.clear()
+    data = read_voc(home, report=found.append)
+    assert [sample.tags for sample in data.train] == [(2,)]
+    assert [(problem.kind, problem.message.split(": ")[1]) for problem in found] == [
+        ("bad-row", "unknown split ''; choices"),
+        ("duplicate-row", "'c' has a row already (" + str(home / "tags.csv") + " line 4)"),
+        ("missing-tags", f"no row for 'b' in {home / 'tags.csv'}"),
+    ]
 
 
 def test_real_photographs(shared_data: Path) -> None:

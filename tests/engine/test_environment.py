@@ -3,6 +3,7 @@ from pathlib import Path
 
 import pytest
 
+from tag2mask.data.masks import MaskFile
 from tag2mask.engine.environment import Environment, Runtime
 from tag2mask.engine.workspace import Workspace
 from tag2mask.errors import DataError, SettingsError
@@ -27,8 +28,8 @@ def test_fingerprints_cover_what_is_read_and_nothing_else(tmp_path: Path) -> Non
     tags_only, everything = frozenset({"images", "tags"}), ALL
     before = prints(tags_only), prints(everything)
     mask = dataset.train.samples[0].mask
-    assert mask is not None
-    mask.write_bytes((tmp_path / "data/SegmentationClass/shape_01.png").read_bytes())
+    assert isinstance(mask, MaskFile)
+    mask.path.write_bytes((tmp_path / "data/SegmentationClass/shape_01.png").read_bytes())
     assert prints(tags_only) == before[0]
     assert prints(everything) != before[1]
     renamed = dataclasses.replace(dataset, classes=("ball", "square"))

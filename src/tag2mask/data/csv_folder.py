@@ -1,42 +1,70 @@
 """A folder of photographs with a table of their tags: the usual form of a user's own data.
 
-The table is a CSV file in UTF-8 whose header names at least `image_path` and `label`:
+The table is a CSV file whose header names at least `image_path` and `label`:
 
     image_path,label
     beach/0001.jpg,"dog,person"
     beach/0002.jpg,dog
     empty.jpg,
 
-Paths are relative to the folder. Several labels stand in one quoted field, separated by commas or semicolons; an
-empty label says that nothing of interest is in the photograph. Optional columns: `mask_path` (a true mask, relative to
-the folder too, possibly empty) and `split` (`train` or `val`).
+Paths are relative to the folder. Several labels stand in one field, separated by commas (in quotation marks then),
+semicolons or bars; an empty label says that nothing of interest is in the photograph. Instead of a column `label` there
+may be one column per class with cells of 1 (or true) and 0 (or false, or empty):
+
+    image_path,cat,dog
+    beach/0001.jpg,0,1
+
+Optional columns: `mask_path` (a true mask, relative to the folder too, possibly empty) and `split` (`train` or `val`).
+Columns without a name do not count. Fields are separated by commas, semicolons or tabs, as the header shows. The file
+is UTF-8, with or without a byte order mark, or UTF-16 with one.
 
 An optional `classes.txt`, one name per line, fixes the classes and their order; labels are then names or numbers from
-1. Without it the classes are the labels found, in alphabetical order, numbers being names like any other (in
-numerical order when all labels are numbers).
+1, and columns of classes have just these names. Without it the classes are the columns in their order, or else the
+labels found, in alphabetical order, numbers being names like any other (in numerical order when all labels are
+numbers).
 """
 
+import contextlib
 import csv
 import io
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
+from typing import get_args
 
 import numpy as np
 
-from tag2mask.data.images import IMAGE_SUFFIXES
 from tag2mask.data.masks import MaskFile
-from tag2mask.data.samples import Dataset, Sample, Split
+from tag2mask.data.problems import Problem, Report, raise_problem
+from tag2mask.data.records import (
+    CLASSES_FILE,
+    Record,
+    SplitName,
+    assemble,
+    found_class_names,
+    is_photograph,
+    named_classes,
+    read_text,
+)
+from tag2mask.data.samples import Dataset, Split
 from tag2mask.errors import DataError, SettingsError, unknown_choice
 
-CLASSES_FILE = "classes.txt"
 USUAL_TABLES = ("labels.csv", "tags.csv")
 """Names by which the table is known when a folder holds several CSV files."""
 
-_REQUIRED = ("image_path", "label")
-_OPTIONAL = ("mask_path", "split")
-_SPLITS = ("train", "val")
+_HEADERS = {
+    "image_path": ("image_path", "filename", "file_name", "file", "image", "path"),
+    "label": ("label", "labels", "tags"),
+    "mask_path": ("mask_path",),
+    "split": ("split",),
+}
+"""Columns, and the headers by which each is known."""
+
+_DELIMITERS = ",;\t"
+_LABEL_SEPARATORS = re.compile("[,;|]")
+_CELLS = {"": False, "0": False, "0.0": False, "false": False, "1": True, "1.0": True, "true": True}
+_SPLITS: tuple[SplitName, ...] = get_args(SplitName)
 _NAMED = 3  # how many files an error names before it only counts
 
 
@@ -56,118 +84,159 @@ class LabelRow:
     image_path: str
     labels: tuple[str, ...]
     mask_path: str | None
-    split: str | None
+    split: SplitName | None
 
 
-def read_text(path: Path) -> str:
-    """Text of a UTF-8 file, with or without byte order mark.
+@dataclass(frozen=True)
+class LabelTable:
+    """A tag table; iterates over its rows.
 
-    Raises:
-        DataError: the file is missing, unreadable or not UTF-8.
+    Attributes:
+        path: the file.
+        rows: the rows that can be used.
+        classes: the classes that have a column of their own, in their order; None when there is a column of labels.
+        left_out: `image_path` of the rows that cannot be used, where it is known.
     """
-    try:
-        return path.read_bytes().decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path}: not UTF-8 text (byte {error.start}); save it as UTF-8") from error
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror})") from error
+
+    path: Path
+    rows: tuple[LabelRow, ...]
+    classes: tuple[str, ...] | None
+    left_out: tuple[str, ...]
+
+    def __iter__(self) -> Iterator[LabelRow]:
+        return iter(self.rows)
 
 
-def read_class_names(path: Path) -> tuple[str, ...]:
-    """Foreground class names of a file with one name per line; blank lines do not count.
-
-    Raises:
-        DataError: the file cannot be read or names nothing.
-    """
-    names = tuple(line.strip() for line in read_text(path).splitlines() if line.strip())
-    if not names:
-        raise DataError(f"{path}: no class name in it")
-    return names
+class _BadRow(Exception):
+    """What is wrong with a row."""
 
 
-def found_class_names(labels: Iterable[str]) -> tuple[str, ...]:
-    """Class names of a data set without `classes.txt`: the labels found, in numerical order if all are numbers."""
-    names = sorted(set(labels))
-    return tuple(sorted(names, key=int) if all(name.isdecimal() for name in names) else names)
+@dataclass(frozen=True)
+class _Header:
+    """Where the columns of a table are: those of a fixed meaning by their names, and those of classes by theirs."""
+
+    length: int
+    columns: dict[str, int]
+    classes: dict[str, int]
+
+    def labels(self, fields: Sequence[str]) -> tuple[str, ...]:
+        """Labels of a row.
+
+        Raises:
+            _BadRow: a class has a cell that is neither 0 nor 1.
+        """
+        if "label" in self.columns:
+            labels = (label.strip() for label in _LABEL_SEPARATORS.split(fields[self.columns["label"]]))
+            return tuple(dict.fromkeys(label for label in labels if label))
+        found = []
+        for name, index in self.classes.items():
+            cell = fields[index].strip()
+            if cell.lower() not in _CELLS:
+                raise _BadRow(
+                    f"column '{name}' holds '{cell}', but 0 or 1 is expected "
+                    "(without a column 'label' every column is a class)"
+                )
+            if _CELLS[cell.lower()]:
+                found.append(name)
+        return tuple(found)
 
 
-def tag_ids(labels: Sequence[str], classes: Sequence[str], where: str) -> tuple[int, ...]:
-    """Ascending class ids (from 1) of labels that are class names or, failing that, class numbers.
+def _image_path(text: str) -> str:
+    return text.strip().replace("\\", "/").removeprefix("./")
+
+
+def _is_image_column(name: str) -> bool:
+    return name.strip().lower() in _HEADERS["image_path"]
+
+
+def _read_header(fields: Sequence[str], path: Path) -> _Header:
+    names = [name.strip() for name in fields]
+    columns = {}
+    for column, headers in _HEADERS.items():
+        found = [index for index, name in enumerate(names) if name.lower() in headers]
+        if len(found) > 1:
+            several = " and ".join(f"'{names[index]}'" for index in found)
+            raise DataError(f"{path}: the columns {several} of the header could both be {column}; keep one of them")
+        if found:
+            columns[column] = found[0]
+    classes: dict[str, int] = {}
+    if "label" not in columns:
+        for index, name in enumerate(names):
+            if name and index not in columns.values():
+                if name in classes:
+                    raise DataError(f"{path}: the header names the class '{name}' twice")
+                classes[name] = index
+    if "image_path" not in columns or not ("label" in columns or classes):
+        raise DataError(
+            f"{path}: the header must name the columns image_path and label, or image_path and one column per class; "
+            f"found: {', '.join(names) or 'nothing'}"
+        )
+    return _Header(len(fields), columns, classes)
+
+
+def _delimiter(text: str) -> str:
+    """The separator with which the header has a column of photographs beside others."""
+    for delimiter in _DELIMITERS:
+        with contextlib.suppress(csv.Error):
+            fields = next(csv.reader(io.StringIO(text, newline=""), delimiter=delimiter), [])
+            if len(fields) > 1 and any(map(_is_image_column, fields)):
+                return delimiter
+    return _DELIMITERS[0]
+
+
+def _read_row(fields: Sequence[str], header: _Header, where: str) -> LabelRow:
+    if len(fields) != header.length:
+        raise _BadRow(
+            f"{len(fields)} fields, but the header has {header.length}; "
+            "several labels belong into one field in quotation marks"
+        )
+    values = {name: fields[index].strip() for name, index in header.columns.items()}
+    if not values["image_path"]:
+        raise _BadRow("image_path is empty")
+    split = next((name for name in _SPLITS if name == values.get("split", "").lower()), None)
+    if split is None and "split" in values:
+        raise _BadRow(unknown_choice("split", values["split"], _SPLITS))
+    return LabelRow(
+        where=where,
+        image_path=_image_path(values["image_path"]),
+        labels=header.labels(fields),
+        mask_path=values.get("mask_path", "").replace("\\", "/") or None,
+        split=split,
+    )
+
+
+def read_label_table(path: Path, report: Report = raise_problem) -> LabelTable:
+    """Reads a tag table (see the module's description); nothing is looked up on disk.
 
     Args:
-        labels: names or numbers from 1.
-        classes: foreground class names.
-        where: file and line, for messages.
+        path: the file.
+        report: takes rows with too few or too many fields, without a path, with a split other than train and val, or
+            with a cell of a class that is neither 0 nor 1 (kind ``"bad-row"``); they are left out if it returns.
 
     Raises:
-        DataError: a label is neither.
+        DataError: the file cannot be read, is no text or no CSV, lacks a column or has two that mean the same, has no
+            rows, or a row is bad and `report` raises.
     """
-    ids = set()
-    for label in labels:
-        if label in classes:
-            ids.add(classes.index(label) + 1)
-        elif label.isdecimal() and 1 <= int(label) <= len(classes):
-            ids.add(int(label))
-        else:
-            numbers = f"1 to {len(classes)}"
-            raise DataError(
-                f"{where}: {unknown_choice('class', label, classes)}; or {numbers}; or nothing (background)"
-            )
-    return tuple(sorted(ids))
-
-
-def _columns(header: Sequence[str], path: Path) -> dict[str, int]:
-    names = [name.strip().lower() for name in header]
-    if any(names.count(name) != 1 for name in _REQUIRED) or any(names.count(name) > 1 for name in _OPTIONAL):
-        raise DataError(
-            f"{path}: the header must name the columns {' and '.join(_REQUIRED)} once each, separated by commas; "
-            f"found: {', '.join(header) or 'nothing'}"
-        )
-    return {name: names.index(name) for name in (*_REQUIRED, *_OPTIONAL) if name in names}
-
-
-def read_label_table(path: Path) -> list[LabelRow]:
-    """Rows of a tag table (see the module's description); nothing is looked up on disk.
-
-    Raises:
-        DataError: the file cannot be read, is not UTF-8 or no CSV, lacks a column, has no rows, or a row has too
-            few or too many fields, no path or a split other than train and val.
-    """
-    reader = csv.reader(io.StringIO(read_text(path), newline=""), strict=True)
+    text = read_text(path)
     rows: list[LabelRow] = []
+    left_out: list[str] = []
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=_delimiter(text), strict=True)
     try:
-        header = next(reader, [])
-        columns = _columns(header, path)
+        header = _read_header(next(reader, []), path)
         for fields in reader:
-            where = f"{path} line {reader.line_num}"
             if not any(field.strip() for field in fields):
                 continue  # blank lines, and the ",," that spreadsheets leave behind
-            if len(fields) != len(header):
-                raise DataError(
-                    f"{where}: {len(fields)} fields, but the header has {len(header)}; "
-                    "several labels belong into one field in quotation marks"
-                )
-            values = {name: fields[index].strip() for name, index in columns.items()}
-            if not values["image_path"]:
-                raise DataError(f"{where}: image_path is empty")
-            split = values["split"].lower() if "split" in values else None
-            if split is not None and split not in _SPLITS:
-                raise DataError(f"{where}: {unknown_choice('split', split, _SPLITS)}")
-            labels = [label.strip() for label in re.split("[,;]", values["label"])]
-            rows.append(
-                LabelRow(
-                    where=where,
-                    image_path=values["image_path"].replace("\\", "/").removeprefix("./"),
-                    labels=tuple(dict.fromkeys(label for label in labels if label)),
-                    mask_path=values.get("mask_path", "").replace("\\", "/") or None,
-                    split=split,
-                )
-            )
+            where = f"{path} line {reader.line_num}"
+            try:
+                rows.append(_read_row(fields, header, where))
+            except _BadRow as error:
+                left_out += [_image_path(field) for field in fields[header.columns["image_path"] :][:1]]
+                report(Problem("bad-row", f"{where}: {error}"))
     except csv.Error as error:
         raise DataError(f"{path} line {reader.line_num}: not a proper CSV file ({error})") from error
-    if not rows:
+    if not rows and not left_out:
         raise DataError(f"{path}: no rows under the header")
-    return rows
+    return LabelTable(path, tuple(rows), tuple(header.classes) or None, tuple(left_out))
 
 
 def find_label_table(root: Path, val_csv: Path | None = None) -> Path:
@@ -182,7 +251,7 @@ def find_label_table(root: Path, val_csv: Path | None = None) -> Path:
     """
     tables = sorted(path for path in root.glob("*.csv") if path.is_file() and path != val_csv)
     if not tables:
-        raise DataError(f"{root}: no CSV file with the tags (columns {', '.join(_REQUIRED)}) in this folder")
+        raise DataError(f"{root}: no CSV file with the tags (columns image_path, label) in this folder")
     usual = [path for path in tables if path.name in USUAL_TABLES]
     candidates = tables if len(tables) == 1 else usual
     if len(candidates) != 1:
@@ -199,45 +268,81 @@ def table_file(root: Path, name: str | Path) -> Path:
     raise DataError(f"{name}: there is no such table, neither in {root} nor in the working directory")
 
 
-def _sample(root: Path, row: LabelRow, classes: Sequence[str]) -> Sample:
+def class_names(root: Path, tables: Sequence[LabelTable]) -> tuple[str, ...] | None:
+    """Foreground class names of a data set with tag tables: `classes.txt`, else the columns of the first table.
+
+    Args:
+        root: folder that may hold `classes.txt`.
+        tables: the tag tables.
+
+    Returns:
+        the names; None without `classes.txt` where a table has a column of labels: they are the labels then.
+
+    Raises:
+        DataError: the columns of a table are not the names of `classes.txt`, or not those of the first table.
+    """
+    columns = [(table.path, table.classes) for table in tables if table.classes is not None]
+    names, source = named_classes(root), root / CLASSES_FILE
+    if names is None and columns and len(columns) == len(tables):
+        source, names = columns[0]
+    if names is None:
+        return None
+    for path, classes in columns:
+        for name in classes:
+            if name not in names:
+                raise DataError(f"{path}: the column '{name}' is no class of {source}")
+        for name in names:
+            if name not in classes:
+                raise DataError(f"{path}: no column for the class '{name}' of {source}")
+    return names
+
+
+def _record(root: Path, row: LabelRow, report: Report) -> Record | None:
+    """The photograph of a row, or None if it cannot be used."""
     relative = PurePosixPath(row.image_path)
     if relative.is_absolute() or ".." in relative.parts:
-        raise DataError(f"{row.where}: '{row.image_path}' must be a path inside {root}")
+        report(Problem("unsafe-id", f"{row.where}: '{row.image_path}' must be a path inside {root}"))
+        return None
     image = root / relative
     if not image.is_file():
-        raise DataError(f"{row.where}: there is no photograph {image}")
+        report(Problem("missing-photograph", f"{row.where}: there is no photograph {image}"))
+        return None
     mask = None if row.mask_path is None else MaskFile(root / row.mask_path)
     if mask is not None and not mask.path.is_file():
-        raise DataError(f"{row.where}: there is no mask {mask}")
-    return Sample(str(relative.with_suffix("")), image, tag_ids(row.labels, classes, row.where), mask)
+        report(Problem("missing-mask", f"{row.where}: there is no mask {mask}"))
+        mask = None
+    return Record(row.where, str(relative.with_suffix("")), image, row.labels, mask, row.split or "train")
 
 
-def _check_rows(root: Path, rows: Sequence[LabelRow], samples: Sequence[Sample], table: Path) -> None:
-    """Raises if a photograph has two rows, or lies beside photographs with a row and has none."""
-    first: dict[Path, LabelRow] = {}
-    for row, sample in zip(rows, samples, strict=True):
-        other = first.setdefault(sample.image, row)
-        if other is not row:
-            raise DataError(f"{row.where}: '{row.image_path}' has a row already ({other.where})")
+def _report_unlisted(root: Path, tables: Sequence[LabelTable], records: Sequence[Record], report: Report) -> None:
+    """Reports photographs that lie beside photographs with a row and have none."""
+    # Rows and masks that were found wanting are accounted for already.
+    paths = [path for table in tables for path in table.left_out]
+    for row in (row for table in tables for row in table):
+        paths += [row.image_path, *([row.mask_path] if row.mask_path else [])]
+    known = {root / path for path in paths}
     # Only folders that hold a listed photograph are looked through: others may hold masks or results.
-    known = {*first, *(sample.mask.path for sample in samples if isinstance(sample.mask, MaskFile))}
-    folders = sorted({image.parent for image in first})
     missing = [
         path
-        for folder in folders
+        for folder in sorted({record.image.parent for record in records})
         for path in sorted(folder.iterdir())
-        if path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".") and path not in known
+        if is_photograph(path) and path not in known
     ]
-    if missing:
-        names = ", ".join(str(path.relative_to(root)) for path in missing[:_NAMED])
-        raise DataError(
-            f"{table}: no row for {len(missing)} photographs ({names}{', ...' if len(missing) > _NAMED else ''}); "
-            "a photograph of background only needs a row with an empty label"
-        )
+    names = ", ".join(str(path.relative_to(root)) for path in missing[:_NAMED])
+    table, hint = tables[0].path, "a photograph of background only needs a row with an empty label"
+    summary = (
+        f"{table}: no row for {len(missing)} photographs ({names}{', ...' if len(missing) > _NAMED else ''}); {hint}"
+    )
+    for path in missing:
+        report(Problem("no-row", f"{path}: no row in {table}; {hint}", summary))
 
 
 def read_csv_folder(
-    root: str | Path, *, labels_csv: str | Path | None = None, val_csv: str | Path | None = None
+    root: str | Path,
+    *,
+    labels_csv: str | Path | None = None,
+    val_csv: str | Path | None = None,
+    report: Report = raise_problem,
 ) -> Dataset:
     """Reads a folder of photographs with a tag table (see the module's description).
 
@@ -248,36 +353,36 @@ def read_csv_folder(
         labels_csv: the table, relative to the folder or the working directory; None takes the folder's only CSV
             file, or the one called `labels.csv` or `tags.csv`.
         val_csv: a second table, of the photographs to measure on; instead of a column `split`.
+        report: takes what is wrong with single rows and photographs.
 
     Returns:
         the data set; `val` is None when neither a second table nor a column `split` names photographs for it
         (see `hold_out`).
 
     Raises:
-        DataError: the table is unusable, a row's photograph or mask is missing, a photograph beside the listed ones
-            has no row, a label is no class, two photographs share an id, or `val` is given twice.
+        DataError: the table is unusable, or `val` is given twice; or, unless `report` returns, a row is bad, its
+            photograph or mask is missing, a photograph beside the listed ones has no row, a label is no class, or two
+            photographs share an id.
     """
     root = Path(root)
     val_table = None if val_csv is None else table_file(root, val_csv)
-    table = find_label_table(root, val_table) if labels_csv is None else table_file(root, labels_csv)
-    rows = read_label_table(table)
-    if val_table is not None:
-        if any(row.split == "val" for row in rows):
-            raise DataError(f"{table}: rows of split val, although {val_table} was named for them")
-        rows = [replace(row, split="train") for row in rows]
-        rows += [replace(row, split="val") for row in read_label_table(val_table)]
-
-    named = root / CLASSES_FILE
-    classes = (
-        read_class_names(named) if named.is_file() else found_class_names(label for row in rows for label in row.labels)
+    table = read_label_table(
+        find_label_table(root, val_table) if labels_csv is None else table_file(root, labels_csv), report
     )
-    samples = [_sample(root, row, classes) for row in rows]
-    _check_rows(root, rows, samples, table)
-    val = tuple(sample for row, sample in zip(rows, samples, strict=True) if row.split == "val")
-    train = tuple(sample for row, sample in zip(rows, samples, strict=True) if row.split != "val")
-    if not train:
-        raise DataError(f"{table}: every row is of split val, none is left to train on")
-    return Dataset(root, classes, Split("train", train), Split("val", val) if val else None)
+    tables = [table]
+    if val_table is not None:
+        if any(row.split == "val" for row in table):
+            raise DataError(f"{table.path}: rows of split val, although {val_table} was named for them")
+        measured = read_label_table(val_table, report)
+        tables.append(replace(measured, rows=tuple(replace(row, split="val") for row in measured)))
+    rows = [row for table in tables for row in table]
+    if rows and all(row.split == "val" for row in rows):
+        raise DataError(f"{table.path}: every row is of split val, none is left to train on")
+
+    classes = class_names(root, tables) or found_class_names(label for row in rows for label in row.labels)
+    records = [record for row in rows if (record := _record(root, row, report))]
+    _report_unlisted(root, tables, records, report)
+    return assemble(root, "csv", classes, records, report)
 
 
 def hold_out(dataset: Dataset, fraction: float, seed: int) -> Dataset:

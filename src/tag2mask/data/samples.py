@@ -127,6 +127,7 @@ class Dataset:
         classes: names of the foreground classes; the id of a class is its index + 1.
         train: photographs to train on.
         val: photographs to measure on, or None.
+        layout: how it was laid out on disk, `"voc"` say; empty if it was not read from there.
 
     Raises:
         DataError: class names are missing, doubled, too many for one byte or called "background", a tag is no
@@ -137,6 +138,7 @@ class Dataset:
     classes: tuple[str, ...]
     train: Split
     val: Split | None = None
+    layout: str = ""
 
     def __post_init__(self) -> None:
         if not self.classes:

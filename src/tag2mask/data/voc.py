@@ -2,33 +2,38 @@
 
     JPEGImages/<id>.jpg                         the photographs
     ImageSets/Segmentation/<list>.txt           which of them belong to a list
-    tags.csv  or  Annotations/<id>.xml          what is in them
+    tags.csv  or  Annotations/<id>.xml          what is in them; or a cls_labels.npy that is named
     SegmentationClassAug/, SegmentationClass/   <id>.png, masks, where there are any
     classes.txt                                 names of the foreground classes, optional
 
-A line of a list is a bare id, or the path of a photograph and, optionally, of its mask (`/JPEGImages/2007_000032.jpg
-/SegmentationClassAug/2007_000032.png`, as the lists of the augmented training set have it).
+A line of a list is a bare id, spaces in it or not, or the path of a photograph and, optionally, of its mask
+(`/JPEGImages/2007_000032.jpg /SegmentationClassAug/2007_000032.png`, as the lists of the augmented training set have
+it).
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from xml.etree import ElementTree
 
-from tag2mask.data.csv_folder import (
-    CLASSES_FILE,
-    LabelRow,
-    found_class_names,
-    read_class_names,
-    read_label_table,
-    read_text,
-    table_file,
-    tag_ids,
-)
+from tag2mask.data.cls_labels import cls_labels
+from tag2mask.data.csv_folder import LabelRow, LabelTable, class_names, read_label_table, table_file
 from tag2mask.data.images import IMAGE_SUFFIXES
 from tag2mask.data.masks import MaskFile
-from tag2mask.data.samples import Dataset, Sample, Split, check_id
-from tag2mask.errors import DataError, unknown_choice
+from tag2mask.data.problems import Problem, Report, raise_problem
+from tag2mask.data.records import (
+    DEFAULT_TRAIN_LIST,
+    DEFAULT_VAL_LIST,
+    Record,
+    SplitName,
+    assemble,
+    found_class_names,
+    named_classes,
+    read_text,
+    without_image_suffix,
+)
+from tag2mask.data.samples import Dataset, check_id
+from tag2mask.errors import DataError, SettingsError, unknown_choice
 
 VOC_CLASSES = (
     "aeroplane",
@@ -54,24 +59,12 @@ VOC_CLASSES = (
 )
 """PASCAL VOC's foreground classes in the order of its mask ids."""
 
-DEFAULT_VAL_LIST = "val"
-
 _IMAGES = "JPEGImages"
 _LISTS = "ImageSets/Segmentation"
 _TAGS = "tags.csv"
 _ANNOTATIONS = "Annotations"
 _MASKS = ("SegmentationClassAug", "SegmentationClass")
 _LEVELS = 3  # how far below the given folder JPEGImages is searched: <root>/VOCdevkit/VOC2012/JPEGImages, and one more
-
-
-@dataclass(frozen=True)
-class _Entry:
-    """One line of a list: where it stands, the photograph's id and file, and its mask's file if there is one."""
-
-    where: str
-    id: str
-    image: Path
-    mask: MaskFile | None
 
 
 def find_voc_roots(root: Path) -> list[Path]:
@@ -94,7 +87,7 @@ def _image_id(path: str) -> str:
     relative = PurePosixPath(path.lstrip("/"))
     if relative.parts[:1] == (_IMAGES,):
         relative = relative.relative_to(_IMAGES)
-    return str(relative.with_suffix("") if relative.suffix.lower() in IMAGE_SUFFIXES else relative)
+    return without_image_suffix(str(relative))
 
 
 def _image_file(root: Path, token: str) -> Path | None:
@@ -105,96 +98,104 @@ def _image_file(root: Path, token: str) -> Path | None:
     return next((path for path in candidates if path.is_file()), None)
 
 
-def _checked_id(sample_id: str, where: str) -> str:
-    try:
-        return check_id(sample_id)
-    except DataError as error:
-        raise DataError(f"{where}: {error}") from error
+def _tokens(root: Path, line: str) -> list[str]:
+    """Words of a line of a list; a line that names a photograph as a whole is one, spaces or not."""
+    words = line.split()
+    return [line.strip()] if len(words) > 1 and _image_file(root, line.strip()) else words
 
 
-def _read_list(root: Path, path: Path) -> list[_Entry]:
-    entries: list[_Entry] = []
-    lines: dict[str, int] = {}
+def _read_list(root: Path, path: Path, split: SplitName, report: Report) -> list[Record]:
+    """Photographs of a list, without labels as yet."""
+    records: list[Record] = []
+    empty = True
     for number, line in enumerate(read_text(path).splitlines(), start=1):
-        tokens = line.split()
+        tokens = _tokens(root, line)
         where = f"{path} line {number}"
         if not tokens:
             continue
+        empty = False
         if len(tokens) > 2:
-            raise DataError(f"{where}: an id, or the paths of a photograph and its mask, are expected, not '{line}'")
-        sample_id = _checked_id(_image_id(tokens[0]), where)
+            expected = f"an id, or the paths of a photograph and its mask, are expected, not '{line}'"
+            report(Problem("bad-row", f"{where}: {expected}"))
+            continue
+        sample_id = _image_id(tokens[0])
+        try:
+            check_id(sample_id)
+        except DataError as error:
+            report(Problem("unsafe-id", f"{where}: {error}"))
+            continue
         image = _image_file(root, tokens[0])
         if image is None:
-            raise DataError(f"{where}: there is no photograph '{sample_id}' in {root / _IMAGES}")
-        if sample_id in lines:
-            raise DataError(f"{where}: '{sample_id}' is on line {lines[sample_id]} already")
-        lines[sample_id] = number
+            report(Problem("missing-photograph", f"{where}: there is no photograph '{sample_id}' in {root / _IMAGES}"))
+            continue
         # A mask that a list names need not be there: such lists are handed around without the masks.
         masks = [root / token.lstrip("/") for token in tokens[1:]]
         masks += [root / folder / f"{sample_id}.png" for folder in _MASKS]
-        entries.append(
-            _Entry(where, sample_id, image, next((MaskFile(mask) for mask in masks if mask.is_file()), None))
-        )
-    if not entries:
+        mask = next((MaskFile(mask) for mask in masks if mask.is_file()), None)
+        records.append(Record(where, sample_id, image, (), mask, split))
+    if empty:
         raise DataError(f"{path}: the list is empty")
-    return entries
+    return records
 
 
-def _table_labels(path: Path) -> Callable[[_Entry], tuple[str, ...]]:
+_LabelsOf = Callable[[Record], tuple[str, ...] | None]
+"""Labels of a photograph; None when there are none and that has been reported."""
+
+
+def _table_labels(table: LabelTable, report: Report) -> _LabelsOf:
     """Labels by id from a tag table, checked to have one row per photograph."""
     rows: dict[str, LabelRow] = {}
-    for row in read_label_table(path):
+    for row in table:
         other = rows.setdefault(_image_id(row.image_path), row)
         if other is not row:
-            raise DataError(f"{row.where}: '{row.image_path}' has a row already ({other.where})")
+            report(Problem("duplicate-row", f"{row.where}: '{row.image_path}' has a row already ({other.where})"))
+    left_out = {_image_id(path) for path in table.left_out}
 
-    def labels(entry: _Entry) -> tuple[str, ...]:
-        if entry.id not in rows:
-            raise DataError(f"{entry.where}: no row for '{entry.id}' in {path}")
-        return rows[entry.id].labels
+    def labels(record: Record) -> tuple[str, ...] | None:
+        if record.id in rows:
+            return rows[record.id].labels
+        if record.id not in left_out:
+            report(Problem("missing-tags", f"{record.where}: no row for '{record.id}' in {table.path}"))
+        return None
 
     return labels
 
 
-def _annotation_labels(folder: Path) -> Callable[[_Entry], tuple[str, ...]]:
+def _annotation_labels(folder: Path, report: Report) -> _LabelsOf:
     """Labels by id from the box annotations: every object counts, those marked difficult too."""
 
-    def labels(entry: _Entry) -> tuple[str, ...]:
-        path = folder / f"{entry.id}.xml"
+    def labels(record: Record) -> tuple[str, ...] | None:
+        path = folder / f"{record.id}.xml"
         if not path.is_file():
-            raise DataError(f"{entry.where}: no tags for '{entry.id}', there is no {path}")
+            report(Problem("missing-tags", f"{record.where}: no tags for '{record.id}', there is no {path}"))
+            return None
         try:
-            names = [name.strip() for name in (e.text or "" for e in ElementTree.parse(path).iterfind("object/name"))]
+            names = [(element.text or "").strip() for element in ElementTree.parse(path).iterfind("object/name")]
         except ElementTree.ParseError as error:
-            raise DataError(f"{path}: not proper XML ({error})") from error
+            report(Problem("missing-tags", f"{path}: not proper XML ({error})"))
+            return None
         return tuple(dict.fromkeys(names))
 
     return labels
 
 
-def _class_names(root: Path, labels: Sequence[Sequence[str]]) -> tuple[str, ...]:
-    named = root / CLASSES_FILE
-    if named.is_file():
-        return read_class_names(named)
-    found = found_class_names(label for some in labels for label in some)
-    # Masks of VOC have VOC's ids, even if some classes are in none of the listed photographs.
-    return VOC_CLASSES if set(found) <= set(VOC_CLASSES) else found
-
-
 def read_voc(
     root: str | Path,
     *,
-    train_list: str = "train",
+    train_list: str = DEFAULT_TRAIN_LIST,
     val_list: str | None = DEFAULT_VAL_LIST,
     labels_csv: str | Path | None = None,
+    labels_npy: str | Path | None = None,
+    allow_pickle: bool = False,
+    report: Report = raise_problem,
 ) -> Dataset:
     """Reads a data set in PASCAL VOC's layout (see the module's description).
 
     Tags come from `tags.csv`, or else from the box annotations, where objects marked difficult count like all others
-    (as in the image tags this field trains on). Masks are looked for, never opened: the file a list names, else
-    `SegmentationClassAug/<id>.png`, else `SegmentationClass/<id>.png`, else none. Classes come from `classes.txt`, or
-    else are the names found in the tags of the lists read, in alphabetical order, or VOC's 20 in VOC's order if all
-    names are VOC's.
+    (as in the image tags this field trains on); or from a `cls_labels.npy`, if one is named. Masks are looked for,
+    never opened: the file a list names, else `SegmentationClassAug/<id>.png`, else `SegmentationClass/<id>.png`, else
+    none. Classes come from `classes.txt`, or from the columns of a table that has one per class, or else are the names
+    found in the tags of the lists read, in alphabetical order, or VOC's 20 in VOC's order if all names are VOC's.
 
     Args:
         root: the folder that holds JPEGImages, or one up to three levels above it.
@@ -202,14 +203,21 @@ def read_voc(
         val_list: the same for the photographs to measure on. None, or a missing file where the name is the default
             one, means that there are none.
         labels_csv: a tag table other than `tags.csv`, relative to the folder or the working directory.
+        labels_npy: a file of tag vectors (see `tag2mask.data.cls_labels`), relative to the folder or the working
+            directory; its classes are those of `classes.txt`, or else VOC's 20.
+        allow_pickle: `labels_npy` may be read, which can run code that is in it.
+        report: takes what is wrong with single photographs, rows and lines.
 
     Returns:
         the data set, its splits named like the lists.
 
     Raises:
-        DataError: no folder or several hold JPEGImages, a list is missing, empty or malformed, a listed photograph or
-            its tags are missing, or a tag is no class.
+        SettingsError: `labels_npy` is given without `allow_pickle`, or beside `labels_csv`.
+        DataError: no folder or several hold JPEGImages, a list is missing or empty, or there are no tags; or, unless
+            `report` returns, a line is bad, a listed photograph or its tags are missing, or a tag is no class.
     """
+    if labels_csv is not None and labels_npy is not None:
+        raise SettingsError("labels_csv and labels_npy both hold the tags; give one of them")
     given = Path(root)
     roots = find_voc_roots(given)
     if len(roots) != 1:
@@ -219,37 +227,46 @@ def read_voc(
         )
     (home,) = roots
 
-    lists: dict[str, list[_Entry]] = {}
-    for key, name in (("train", train_list), ("val", val_list)):
+    listed: list[Record] = []
+    lists: tuple[tuple[SplitName, str | None], ...] = (("train", train_list), ("val", val_list))
+    for split, name in lists:
         if name is None:
             continue
         path = _list_file(home, name)
         if path is not None:
-            lists[key] = _read_list(home, path)
-        elif key == "train" or name != DEFAULT_VAL_LIST:
+            listed += _read_list(home, path, split, report)
+        elif split == "train" or name != DEFAULT_VAL_LIST:
             there = [path.stem for path in sorted((home / _LISTS).glob("*.txt"))]
             raise DataError(f"{home / _LISTS}: {unknown_choice('list', name, there or ['none is there'])}")
 
+    tables: list[LabelTable] = []
     table = home / _TAGS if labels_csv is None else table_file(home, labels_csv)
     annotations = home / _ANNOTATIONS
-    if table.is_file():
-        labels_of = _table_labels(table)
+    classes: tuple[str, ...] | None = None
+    if labels_npy is not None:
+        classes = named_classes(home) or VOC_CLASSES
+        labels_of = cls_labels(table_file(home, labels_npy), listed, classes, allow_pickle, report)
+    elif table.is_file():
+        tables.append(read_label_table(table, report))
+        labels_of = _table_labels(tables[0], report)
     elif annotations.is_dir():
-        labels_of = _annotation_labels(annotations)
+        labels_of = _annotation_labels(annotations, report)
     else:
         raise DataError(f"{home}: no tags; {_TAGS} (columns image_path, label) or {_ANNOTATIONS}/<id>.xml is expected")
 
-    labels = {key: [labels_of(entry) for entry in entries] for key, entries in lists.items()}
-    classes = _class_names(home, [some for group in labels.values() for some in group])
-
-    def split(key: str, name: str) -> Split:
-        return Split(
-            name,
-            tuple(
-                Sample(entry.id, entry.image, tag_ids(some, classes, entry.where), entry.mask)
-                for entry, some in zip(lists[key], labels[key], strict=True)
-            ),
-        )
-
-    val = split("val", Path(val_list).stem) if val_list is not None and "val" in lists else None
-    return Dataset(home, classes, split("train", Path(train_list).stem), val)
+    records = [replace(record, labels=labels) for record in listed if (labels := labels_of(record)) is not None]
+    classes = classes or class_names(home, tables)
+    if classes is None:
+        classes = found_class_names(label for record in records for label in record.labels)
+        # Masks of VOC have VOC's ids, even if some classes are in none of the listed photographs.
+        if set(classes) <= set(VOC_CLASSES):
+            classes = VOC_CLASSES
+    return assemble(
+        home,
+        "voc",
+        classes,
+        records,
+        report,
+        train=Path(train_list).stem,
+        val=Path(val_list or DEFAULT_VAL_LIST).stem,
+    )
