@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import ExifTags, Image
 
-from tag2mask.data.images import content_digest, image_size, read_image
+from tag2mask.data.images import ImageFacts, content_digest, image_size, inspect_image, read_image
 from tag2mask.errors import DataError
 
 Array = npt.NDArray[np.uint8]
@@ -199,6 +199,27 @@ def test_large_photographs_are_no_bombs_and_bombs_are_refused(tmp_path: Path) ->
     bomb.write_bytes(png_header(60000, 60000))
     with pytest.raises(DataError, match=r"bomb\.png: too large"):
         read_image(bomb)
+
+
+def test_facts_about_a_file(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    path = tmp_path / "a.png"  # whatever the suffix says
+    Image.fromarray(photo()).save(path, format="JPEG", exif=exif)
+    assert inspect_image(path) == ImageFacts(9, 6, "JPEG", "RGB", turned=True, transparent=False, animated=False)
+    assert inspect_image(path).height == read_image(path).shape[0]
+    frames = [Image.new("RGBA", (4, 3), colour) for colour in ("#ff000080", "#0000ff80")]
+    frames[0].save(path, save_all=True, append_images=frames[1:])
+    assert inspect_image(path) == ImageFacts(3, 4, "PNG", "RGBA", turned=False, transparent=True, animated=True)
+
+
+@pytest.mark.parametrize("suffix", ["png", "jpg", "webp", "tif"])
+def test_facts_are_of_whole_files_only(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"holiday.{suffix}"
+    Image.fromarray(photo(200, 200)).save(path)
+    path.write_bytes(path.read_bytes()[:-1000])
+    with pytest.raises(DataError, match=f"holiday.{suffix}"):
+        inspect_image(str(path))
 
 
 def test_content_digest_is_of_bytes_only(tmp_path: Path) -> None:

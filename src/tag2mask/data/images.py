@@ -4,6 +4,7 @@ import hashlib
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,9 @@ IMAGE_SUFFIXES = (".jpg", ".jpeg", ".jfif", ".png", ".webp", ".bmp", ".tif", ".t
 """Suffixes, in lower case, by which a file counts as a photograph."""
 
 _WHITE = (255, 255, 255, 255)
+_TURNED = range(2, 9)  # EXIF orientations of images that are not shown as they are stored
 _QUARTER_TURNS = (5, 6, 7, 8)  # EXIF orientations that exchange height and width
+_SEVERAL_JPEGS = "MPO"  # Pillow's name of a camera's JPEG with previews or a depth map behind the photograph
 _DIGEST_BYTES = 16
 
 
@@ -83,6 +86,53 @@ def read_image(path: str | Path) -> npt.NDArray[np.uint8]:
     path = Path(path)
     with open_image(path) as image:
         return _to_rgb(ImageOps.exif_transpose(image), path)
+
+
+@dataclass(frozen=True)
+class ImageFacts:
+    """What kind of image a photograph is stored as.
+
+    Attributes:
+        height: in pixels, as it is shown.
+        width: in pixels, as it is shown.
+        format: Pillow's name of the file format, such as ``"JPEG"`` or ``"PNG"``, whatever the suffix.
+        mode: Pillow's name of the kind of pixels, such as ``"RGB"``, ``"L"``, ``"P"`` or ``"I;16"``.
+        turned: whether the EXIF orientation turns or mirrors it.
+        transparent: whether it has an alpha channel or a transparent colour.
+        animated: whether there are more frames or pages than the first.
+    """
+
+    height: int
+    width: int
+    format: str
+    mode: str
+    turned: bool
+    transparent: bool
+    animated: bool
+
+
+def inspect_image(path: str | Path) -> ImageFacts:
+    """Reads a photograph to its last pixel, as `read_image` does, and tells what kind of image it is.
+
+    Raises:
+        DataError: `read_image` cannot read it.
+    """
+    path = Path(path)
+    with open_image(path) as image:
+        orientation = image.getexif().get(ExifTags.Base.Orientation)
+        mode, transparent = image.mode, image.has_transparency_data
+        height, width, _ = _to_rgb(ImageOps.exif_transpose(image), path).shape
+        several = image.format == _SEVERAL_JPEGS
+        return ImageFacts(
+            height=height,
+            width=width,
+            format="JPEG" if several else image.format or path.suffix,
+            mode=mode,
+            turned=orientation in _TURNED,
+            transparent=transparent,
+            # Asked last: Pillow looks for a second frame of a GIF by going there.
+            animated=not several and getattr(image, "is_animated", False),
+        )
 
 
 def image_size(path: str | Path) -> tuple[int, int]:
