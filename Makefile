@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 INPUTS := pyproject.toml CMakeLists.txt src/tag2mask/refine/permutohedral.cpp
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all bench lint format check-tools clean
+.PHONY: help demo test test-all bench lint format docs check-tools clean
 
 help:  ## show this
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -30,6 +30,9 @@ lint: $(VENV)/.developer  ## ruff and mypy
 format: $(VENV)/.developer  ## let ruff lay the code out
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+docs: $(VENV)/.developer  ## the documentation as pages, into build/docs
+	$(BIN)/mkdocs build --strict --quiet
 
 check-tools:
 	@command -v $(PYTHON) >/dev/null || { echo "tag2mask needs Python 3.11 or newer: there is no '$(PYTHON)' (set PYTHON=/path/to/python3)"; exit 1; }

@@ -21,7 +21,7 @@ def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main(["--help"])
     out = capsys.readouterr().out
-    for command in ("demo", "run", "predict", "evaluate", "list-methods", "list-backbones"):
+    for command in ("demo", "run", "predict", "evaluate", "workspace", "list-methods", "list-backbones"):
         assert f"\n    {command} " in out or f"\n    {command}\n" in out
 
 
@@ -117,6 +117,13 @@ def test_lists(capsys: pytest.CaptureFixture[str]) -> None:
     assert "resnet101" in capsys.readouterr().out
 
 
+def test_listing_a_workspace_does_not_wait_for_torch(tmp_path: Path) -> None:
+    (tmp_path / ".lock").touch()
+    code = "import sys; from tag2mask.cli import main; main(sys.argv[1:]); sys.exit('torch' in sys.modules)"
+    words = [sys.executable, "-c", code, "workspace", "list", str(tmp_path)]
+    assert subprocess.run(words, check=False, capture_output=True).returncode == 0
+
+
 def test_ctrl_c_is_no_trace(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     def interrupted(words: list[str]) -> int:
         raise KeyboardInterrupt
@@ -124,6 +131,47 @@ def test_ctrl_c_is_no_trace(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capt
     monkeypatch.setattr("tag2mask.cli._dispatch", interrupted)
     assert main(["list-methods"]) == 130
     assert "goes on from here" in capsys.readouterr().err
+
+
+class OutOfMemoryError(RuntimeError):
+    """Called as torch's, of a GPU."""
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (MemoryError(), "the memory is full"),
+        (
+            RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory"),
+            "the memory is full",
+        ),
+        (OutOfMemoryError("CUDA out of memory"), "the device's memory is full"),
+        (OSError(28, "No space left on device", "/disk/a.png"), "/disk/a.png: No space left on device"),
+        (OSError(28, "No space left on device"), "a file: No space left on device"),
+        (OSError("no number"), "no number"),
+        (FloatingPointError("the loss is not finite\n at step 3"), "the loss is not finite at step 3"),
+    ],
+)
+def test_what_a_user_can_run_into_is_no_trace(
+    error: Exception, message: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fails(words: list[str]) -> int:
+        raise error
+
+    monkeypatch.setattr("tag2mask.cli._dispatch", fails)
+    assert main(["list-methods"]) == 2
+    err = capsys.readouterr().err
+    assert err.startswith(f"tag2mask: error: {message}")
+    assert err.count("\n") == 1
+
+
+def test_a_fault_of_the_program_stays_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(words: list[str]) -> int:
+        raise AssertionError("a fault")
+
+    monkeypatch.setattr("tag2mask.cli._dispatch", fails)
+    with pytest.raises(AssertionError, match="a fault"):
+        main(["list-methods"])
 
 
 def test_help_does_not_wait_for_torch() -> None:

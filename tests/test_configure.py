@@ -65,7 +65,7 @@ def test_a_file_comes_before_a_preset(tmp_path: Path, monkeypatch: pytest.Monkey
         (["--segmenter.training.epochs", "0"], "epochs: 0"),
         (["--classifier.backbone.output_stride", "12"], "stride 12.*8, 16, 32"),
         (["--seeds.background_threshold", "0.9"], "background_threshold"),
-        (["--layout", "coco"], "layout"),
+        (["--layout", "yolo"], "layout"),
         (["--hold_out", "1"], "hold_out"),
         (["--pictures", "-1"], "pictures"),
         (["--seed", "-1"], "seed: -1"),
@@ -137,3 +137,20 @@ def test_the_command_line_wins_wherever_the_file_stands() -> None:
     given = ["--data", "x", "--segmenter.training.epochs", "3"]
     for arguments in ([*given, "--config", "small/cam"], ["--config=small/cam", *given]):
         assert parse_arguments(METHODS["cam"], arguments).settings.segmenter.training.epochs == 3
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"segmenter: [1, {\n", "cannot be read as YAML"),
+        (b"seed: 1  # f\xfcr\n", "cannot be read as YAML"),
+        (b"- 1\n", "no settings"),
+        (b"", "no settings"),
+    ],
+)
+def test_a_file_of_settings_that_is_none_is_named(tmp_path: Path, content: bytes, message: str) -> None:
+    (tmp_path / "my.yaml").write_bytes(content)
+    with pytest.raises(SettingsError, match=rf"my\.yaml: {message}"):
+        preset_path(str(tmp_path / "my.yaml"))
+    with pytest.raises(SettingsError, match="a folder, not a file"):
+        preset_path(str(tmp_path))

@@ -2,13 +2,17 @@
 
 import ast
 import dataclasses
+import inspect
 import re
 import shlex
+import subprocess
 import sys
 from collections.abc import Iterator
+from html.parser import HTMLParser
 from pathlib import Path
 from types import ModuleType
 from typing import Any
+from urllib.parse import unquote, urlsplit
 
 import numpy as np
 import pytest
@@ -18,15 +22,19 @@ import tag2mask
 from tag2mask.cli import _parser
 from tag2mask.configure import PRESETS, Configuration, as_arguments, method_parser, parse_arguments
 from tag2mask.data.classes import UNLABELLED
+from tag2mask.data.masks import encode_mask
 from tag2mask.engine.training import TrainingStage
+from tag2mask.files import write_bytes
 from tag2mask.methods.registry import METHODS, find_method
 from tag2mask.run_folder import RunResult
+from tests.builders import shapes_environment
 from tests.conftest import ROOT
 
 DOCS = ROOT / "docs"
+GUIDE = DOCS / "adding-a-method.md"
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted(DOCS.rglob("*.md"))]
 PRESET_FILES = sorted(PRESETS.rglob("*.yaml"))
-COMMANDS = ("demo", "run", "predict", "evaluate", "list-methods", "list-backbones")
+COMMANDS = ("demo", "run", "predict", "evaluate", "list-methods", "list-backbones", "workspace", "data", "report")
 SETTINGS_OF_THE_PAGE = "cam"
 REQUIRED = "required"
 
@@ -79,11 +87,20 @@ def test_every_method_has_a_page_that_the_index_links_to(name: str) -> None:
     assert f"(docs/methods/{name}.md)" in (ROOT / "README.md").read_text()
 
 
-def test_every_command_is_documented(capsys: pytest.CaptureFixture[str]) -> None:
+def commands_below(words: list[str], capsys: pytest.CaptureFixture[str]) -> list[str]:
+    """The commands that `--help` lists, and below each its own: "data", "data check"."""
     with pytest.raises(SystemExit):
-        _parser().parse_args(["--help"])
-    commands = re.findall(r"^    ([a-z][a-z-]+)(?: |$)", capsys.readouterr().out, flags=re.MULTILINE)
-    assert set(commands) == set(COMMANDS)
+        _parser().parse_args([*words, "--help"])
+    listed = re.findall(r"^    ([a-z][a-z-]+)(?: |$)", capsys.readouterr().out, flags=re.MULTILINE)
+    found = []
+    for name in listed:
+        found += [" ".join([*words, name]), *commands_below([*words, name], capsys)]
+    return found
+
+
+def test_every_command_is_documented(capsys: pytest.CaptureFixture[str]) -> None:
+    commands = commands_below([], capsys)
+    assert {command for command in commands if " " not in command} == set(COMMANDS)
     text = "".join(page.read_text() for page in PAGES)
     for command in commands:
         assert f"tag2mask {command}" in text or f"`{command}`" in text, f"{command} is not documented"
@@ -174,6 +191,15 @@ def test_the_crf_page_has_every_parameter_with_its_default() -> None:
     assert {name: ast.literal_eval(default) for name, default in rows} == parameters
 
 
+def test_the_python_page_has_every_function_and_its_arguments() -> None:
+    rows = re.findall(r"^\| `(\w+)\(([^)]*)\)` \|", (DOCS / "python.md").read_text(), flags=re.MULTILINE)
+    verbs = {name for name in tag2mask.__all__ if inspect.isfunction(getattr(tag2mask, name))}
+    assert {name for name, _ in rows} == verbs
+    for name, arguments in rows:
+        parameters = inspect.signature(getattr(tag2mask, name)).parameters
+        assert {word for word in arguments.split(", ") if word and not word.startswith("*")} <= set(parameters), name
+
+
 def calls_and_attributes(tree: ast.AST) -> Iterator[ast.Call | ast.Attribute]:
     for node in ast.walk(tree):
         if isinstance(node, ast.Call | ast.Attribute):
@@ -214,11 +240,11 @@ def test_the_crf_example_runs() -> None:
     np.testing.assert_allclose(names["refined"].sum(0), 1, rtol=1e-5)
 
 
-def test_the_example_for_contributors_is_a_method(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_example_for_contributors_is_a_method(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     module = ModuleType("contributed")
     monkeypatch.setitem(sys.modules, module.__name__, module)  # dataclasses look their module up
     names = vars(module)
-    for text in blocks(ROOT / "CONTRIBUTING.md", "python"):
+    for text in blocks(GUIDE, "python"):
         exec(text, names)
     labels = np.zeros((4, 6), dtype=np.uint8)
     labels[:, 3:] = 1
@@ -227,3 +253,81 @@ def test_the_example_for_contributors_is_a_method(monkeypatch: pytest.MonkeyPatc
     plan = names["open_cam"](names["OpenCamSettings"]())
     assert {"classifier", "cams", "seeds", "open_borders", "segmenter"} <= {stage.name for stage in plan.stages()}
     assert "masks" not in frozenset().union(*(stage.reads for stage in plan.predictions.inputs.values()))
+    env = shapes_environment(tmp_path)
+    stage = plan.model.inputs["labels"]
+    for sample in stage.samples(env):
+        write_bytes(stage.path(env, sample.id), encode_mask(opened))
+    layers = stage.layers(env, "shape_00")
+    np.testing.assert_array_equal(layers[""].ids, opened)
+    np.testing.assert_array_equal(layers["border"].values, opened == UNLABELLED)
+    assert all(path.is_file() for path in stage.draw(env, tmp_path))
+    tests = [value for name, value in names.items() if name.startswith("test_")]
+    assert tests
+    for test in tests:
+        test()
+    (preset,) = blocks(GUIDE, "yaml")
+    (tmp_path / "open_cam.yaml").write_text(preset)
+    configuration = parse_arguments(
+        names["OPEN_CAM"], ["--config", str(tmp_path / "open_cam.yaml"), "--data", "photos"]
+    )
+    assert configuration.settings.borders == names["OpenBorderSettings"](**yaml.safe_load(preset)["borders"])
+
+
+class Html(HTMLParser):
+    """A built page: where its links lead, what a browser would load for it, and its anchors."""
+
+    def __init__(self, page: Path) -> None:
+        super().__init__()
+        self.links: list[str] = []
+        self.loaded: list[str] = []
+        self.anchors: set[str] = set()
+        self.feed(page.read_text())
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        given = {name: value for name, value in attrs if value is not None}
+        if tag == "a" and "href" in given:
+            self.links.append(given["href"])
+        elif tag == "link" and {"stylesheet", "icon", "preload"} & set(given.get("rel", "").split()):
+            self.loaded.append(given["href"])
+        elif "src" in given:
+            self.loaded.append(given["src"])
+        self.anchors |= {given[name] for name in ("id", "name") if name in given}
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The documentation, built with every warning an error."""
+    folder = tmp_path_factory.mktemp("site")
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--config-file", str(ROOT / "mkdocs.yml")]
+    built = subprocess.run([*command, "--site-dir", str(folder)], capture_output=True, text=True, check=False)
+    assert built.returncode == 0, built.stderr
+    return folder
+
+
+def test_every_page_is_built(site: Path) -> None:
+    for page in DOCS.rglob("*.md"):
+        assert (site / page.relative_to(DOCS).with_suffix(".html")).is_file()
+    for name in ("overview", "contributing", "changelog"):
+        assert (site / f"{name}.html").is_file()
+    assert not list(site.rglob("*.py*"))
+
+
+def test_built_pages_link_to_what_is_there(site: Path) -> None:
+    pages = {page: Html(page) for page in sorted(site.rglob("*.html")) if page.name != "404.html"}  # absolute paths
+    for page, html in pages.items():
+        for link in [*html.links, *html.loaded]:
+            if urlsplit(link).scheme:
+                continue
+            path, _, anchor = unquote(link).partition("#")
+            target = (page.parent / path).resolve() if path else page
+            assert target.is_file(), f"{page.name} links to {link}"
+            assert not anchor or target not in pages or anchor in pages[target].anchors, f"{page.name} links to {link}"
+    assert any("demo.jpg" in source for source in pages[site / "overview.html"].loaded)
+
+
+def test_built_pages_load_nothing_from_elsewhere(site: Path) -> None:
+    for page in site.rglob("*.html"):
+        for source in Html(page).loaded:
+            assert not urlsplit(source).netloc, f"{page.name} loads {source}"
+    for style in site.rglob("*.css"):
+        assert not re.search(r"""(url\(|@import)\s*["']?(https?:)?//""", style.read_text()), style.name

@@ -92,13 +92,15 @@ def test_pictures_show_photographs_stages_and_truth(made: Made) -> None:
 
 def test_one_run_has_one_folder(made: Made) -> None:
     result, env, plan, runs, configuration = made
-    before = result.model.read_bytes()
+    before, folders = result.model.read_bytes(), sorted(env.workspace.runs.iterdir())
     again = write_run(plan, runs, configuration, env)
     assert again.folder == result.folder
     assert again.headlines == result.headlines
     assert result.headlines[0].startswith("classifier: mAP ")
     assert again.model.read_bytes() == before
-    assert [path.name for path in env.workspace.runs.iterdir()] == [result.folder.name]
+    assert again.report == again.folder / "report.html"
+    assert result.folder.name in again.report.read_text()
+    assert sorted(env.workspace.runs.iterdir()) == folders
 
 
 def test_the_summary_has_every_figure(made: Made) -> None:
@@ -120,7 +122,6 @@ def test_a_training_is_drawn_from_its_log(made: Made, tmp_path: Path) -> None:
     drawn = tmp_path / "training.png"
     plot_training(plan.model, env, drawn)
     before = np.asarray(Image.open(drawn))
-    with TrainingLog(plan.model.folder(env), 100) as log:
-        log.write(100, cross_entropy=50.0, learning_rate=0.1)
+    TrainingLog(plan.model.folder(env), 100).write(100, cross_entropy=50.0, learning_rate=0.1)
     plot_training(plan.model, env, drawn)
     assert not np.array_equal(np.asarray(Image.open(drawn)), before)

@@ -180,9 +180,53 @@ def test_what_needs_truth_is_measured_where_there_is_truth(tmp_path: Path, capsy
     without_masks(root, 6, 7, 8)
     found, said = results(configured(root), capsys)
     assert found == EVERYTHING - {"val"}
-    assert said == "val: no truth, there are no masks of the val photographs\n"
+    assert said == (
+        "no truth: no true masks of the val photographs are known, so the quality of their masks could not be measured "
+        "(left out: val); look at them.\n"
+    )
     without_masks(root, *range(6))
-    assert results(configured(root), capsys)[0] == {"classifier"}
+    found, said = results(configured(root), capsys)
+    assert found == {"classifier"}
+    assert [line.partition(" are known")[0] for line in said.splitlines()] == [
+        "no truth: no true masks of the train photographs",
+        "no truth: no true masks of the val photographs",
+    ]
+    assert "(left out: cam_curve, seeds, pseudo_labels)" in said
+
+
+def test_the_plan_remembers_what_was_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    root = without_masks(write_shapes(tmp_path / "data"), 3, 6, 7, 8)
+    _, plan = prepare(configured(root, bound=True), Reporter())
+    assert capsys.readouterr().err.splitlines() == list(plan.notes)
+    assert len(plan.notes) == 2
+
+
+def test_masks_of_the_training_photographs_on_demand(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    root = write_shapes(tmp_path / "data")
+    _, plan = prepare(configured(root, all_masks=True, bound=True), Reporter(quiet=True))
+    assert list(plan.results) == [
+        "classifier",
+        "cam_curve",
+        "seeds",
+        "pseudo_labels",
+        "val",
+        "masks",
+        "train",
+        "bound_val",
+    ]
+    masks = plan.results["masks"]
+    assert (masks.name, masks.split) == ("predictions", "train")
+    assert plan.results["train"].inputs["labels"] is masks
+    assert plan.pictures["train"]["prediction"] is masks
+    assert list(plan.pictures["train"]) == ["CAM", "seeds", "pseudo-label", "prediction"]
+    assert plan.pictures["val"] == {
+        "prediction": plan.predictions,
+        "supervised": plan.results["bound_val"].inputs["labels"],
+    }
+    without_masks(root, *range(9))
+    assert results(configured(root, all_masks=True), capsys)[0] == {"classifier", "masks"}
+    _, plain = prepare(configured(root), Reporter(quiet=True))
+    assert "prediction" not in plain.pictures["train"]
 
 
 def test_the_bound_needs_every_mask(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -190,7 +234,7 @@ def test_the_bound_needs_every_mask(tmp_path: Path, capsys: pytest.CaptureFixtur
     root = without_masks(write_shapes(tmp_path / "data"), 3)
     found, said = results(configured(root, bound=True), capsys)
     assert found == EVERYTHING
-    assert "bound: left out" in said
+    assert "The upper bound was left out: not every training photograph has a true mask." in said
 
 
 def test_a_method_on_masks_says_at_once_what_is_missing(tmp_path: Path) -> None:
@@ -203,8 +247,13 @@ def test_a_method_on_masks_says_at_once_what_is_missing(tmp_path: Path) -> None:
 def test_where_photographs_were_held_out_all_get_masks(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     root = write_shapes(tmp_path / "data", train=12, val=0, masks=False)
     (root / "ImageSets" / "Segmentation" / "val.txt").unlink()
-    _, plan = prepare(configured(root, hold_out=0.25), Reporter(quiet=True))
+    env, plan = prepare(configured(root, hold_out=0.25), Reporter(quiet=True))
     assert set(plan.results) == {"classifier", "masks"}
+    assert plan.notes[0] == (
+        f"{len(env.split('val'))} of the 12 photographs were held out of training, because no list of photographs to "
+        "measure on was given: the classifier's tags alone were scored on them."
+    )
+    assert "no true masks of the held-out photographs" in plan.notes[2]
     assert plan.results["masks"].name == plan.predictions.name == "predictions"
     assert (plan.results["masks"].split, plan.predictions.split) == ("train", "val")
 

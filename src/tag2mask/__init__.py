@@ -1,7 +1,7 @@
 """tag2mask: from image tags to pixel masks.
 
-The verbs are `run`, `predict`, `evaluate`, `demo`, `list_methods` and `list_backbones`; `dense_crf` is useful on its
-own.
+The verbs are the names in ``__all__``, `run`, `predict`, `evaluate`, `report` and `demo` first among them; `dense_crf`
+is useful on its own.
 """
 
 import importlib
@@ -19,8 +19,13 @@ _HOMES = {
     "predict": "tag2mask.verbs",
     "evaluate": "tag2mask.verbs",
     "demo": "tag2mask.verbs",
+    "report": "tag2mask.verbs",
     "list_methods": "tag2mask.verbs",
     "list_backbones": "tag2mask.verbs",
+    "list_workspace": "tag2mask.housekeeping",
+    "prune_workspace": "tag2mask.housekeeping",
+    "check_data": "tag2mask.data.check",
+    "convert_data": "tag2mask.data.convert",
     "dense_crf": "tag2mask.refine.dense_crf",
     "Tag2MaskError": "tag2mask.errors",
 }
@@ -28,13 +33,18 @@ _HOMES = {
 __all__ = [*_HOMES, "__version__"]
 
 if TYPE_CHECKING:
+    from tag2mask.data.check import check_data as check_data
+    from tag2mask.data.convert import convert_data as convert_data
     from tag2mask.errors import Tag2MaskError as Tag2MaskError
+    from tag2mask.housekeeping import list_workspace as list_workspace
+    from tag2mask.housekeeping import prune_workspace as prune_workspace
     from tag2mask.refine.dense_crf import dense_crf as dense_crf
     from tag2mask.verbs import demo as demo
     from tag2mask.verbs import evaluate as evaluate
     from tag2mask.verbs import list_backbones as list_backbones
     from tag2mask.verbs import list_methods as list_methods
     from tag2mask.verbs import predict as predict
+    from tag2mask.verbs import report as report
     from tag2mask.verbs import run as run
 
 

@@ -59,6 +59,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # torch is not imported for its error's sake: `--help` would wait for it.
         if type(error).__name__ == "OutOfMemoryError":
             message = "the device's memory is full; a smaller batch_size or crop needs less"
+        # torch tells of a full memory by a RuntimeError of its allocator.
+        elif isinstance(error, MemoryError) or "DefaultCPUAllocator" in str(error):
+            message = "the memory is full; fewer threads, a smaller batch_size or smaller photographs need less"
         elif isinstance(error, Tag2MaskError | OSError | FloatingPointError):
             message = _message(error)
         else:
@@ -169,7 +172,8 @@ def _show(result: object) -> int:
     print(f"masks:    {result.masks}")
     for path in result.pictures:
         print(f"picture:  {path}")
-    print(f"report:   {result.folder / 'summary.md'}")
+    print(f"summary:  {result.folder / 'summary.md'}")
+    print(f"report:   {result.report}")
     return 0
 
 
@@ -191,7 +195,7 @@ def _predict(arguments: argparse.Namespace) -> int:
 
 
 def _evaluate(arguments: argparse.Namespace) -> int:
-    from tag2mask.data.csv_folder import read_class_names, read_text
+    from tag2mask.data.records import read_class_names, read_text
     from tag2mask.files import write_json
     from tag2mask.verbs import evaluate
 

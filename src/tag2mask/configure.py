@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import yaml
 from jsonargparse import ArgumentParser
 
 from tag2mask.data.csv_folder import hold_out
@@ -123,15 +124,27 @@ def preset_path(name: str) -> str:
     """The file of a preset's name; a path to a file stays as it is.
 
     Raises:
-        SettingsError: neither a file nor a preset, with the presets there are.
+        SettingsError: neither a file nor a preset, with the presets there are, or a file that is not YAML.
     """
     if Path(name).is_file():
+        _check_yaml(Path(name))
         return name
     preset = PRESETS / (name.removesuffix(".yaml") + ".yaml").removeprefix("presets/")
     if preset.is_file():
         return str(preset)
     choices = sorted(path.relative_to(PRESETS).with_suffix("").as_posix() for path in PRESETS.rglob("*.yaml"))
-    raise SettingsError(f"--config {name}: no such file, and no such preset; presets: {', '.join(choices)}")
+    what = "a folder, not a file" if Path(name).is_dir() else "no such file"
+    raise SettingsError(f"--config {name}: {what}, and no such preset; presets: {', '.join(choices)}")
+
+
+def _check_yaml(path: Path) -> None:
+    """Tells what is wrong with a file of settings by its name, which the parser does not know any more."""
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
+        raise SettingsError(f"--config {path}: cannot be read as YAML ({' '.join(str(error).split())})") from error
+    if not isinstance(content, dict):
+        raise SettingsError(f"--config {path}: no settings; lines like 'seed: 1' are expected")
 
 
 def parse_arguments(method: Method, arguments: Sequence[str]) -> Configuration:

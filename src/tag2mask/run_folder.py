@@ -1,8 +1,6 @@
 """What a run leaves for people: run.json, a summary, the model and pictures."""
 
 import dataclasses
-import importlib.metadata
-import platform
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,16 +10,16 @@ from tag2mask.configure import Configuration
 from tag2mask.data.images import read_image
 from tag2mask.data.masks import overlay
 from tag2mask.engine.environment import Environment
-from tag2mask.engine.fingerprint import fingerprint
-from tag2mask.engine.logs import read_log
 from tag2mask.engine.plan import Plan, StageRun
 from tag2mask.engine.progress import duration
 from tag2mask.engine.stage import PerImageStage, Stage
 from tag2mask.engine.training import MODEL_FILE, TrainingStage
-from tag2mask.evaluation.pictures import contact_sheet, plot_lines, save_sheet
-from tag2mask.files import atomic_path, write_bytes, write_json
+from tag2mask.evaluation.pictures import contact_sheet, evenly_spread, plot_lines, save_sheet
+from tag2mask.files import atomic_path, write_bytes
 from tag2mask.networks.model_file import load_model, read_header, save_model
 from tag2mask.networks.segmenter import Segmenter
+from tag2mask.run_record import finish_run, run_folder
+from tag2mask.run_report import REPORT_FILE, SETTINGS_FILE, loss_curves, settings_yaml, write_report
 from tag2mask.settings import canonical
 
 
@@ -34,6 +32,7 @@ class RunResult:
         model: the model file, for `predict`.
         masks: folder of the predicted masks.
         pictures: files of pictures to look at.
+        report: the page that shows all of it.
         metrics: figures by the name of what was measured.
         headlines: those one asks for first, as text.
     """
@@ -42,48 +41,25 @@ class RunResult:
     model: Path
     masks: Path
     pictures: tuple[Path, ...]
+    report: Path
     metrics: dict[str, dict[str, Any]]
     headlines: tuple[str, ...]
 
 
 def write_run(plan: Plan, runs: list[StageRun], configuration: Configuration, env: Environment) -> RunResult:
     """Writes the run's folder, ``<workspace>/runs/<method>-<fingerprint>/``."""
-    stages = {run.stage.fingerprint(env): run for run in runs}
-    name = f"{configuration.method.name}-{fingerprint(sorted(stages))}"
-    folder = env.workspace.runs / name
+    folder = run_folder(plan, configuration.method.name, env)
     metrics = {key: stage.metrics(env) for key, stage in plan.results.items()}
     model = folder / MODEL_FILE
     _export_model(plan, configuration, env, model)
     _gather_masks(plan, env, folder / "masks")
     pictures = _draw(plan, runs, configuration, env, folder / "pictures")
-    write_json(
-        folder / "run.json",
-        {
-            "method": configuration.method.name,
-            "data": str(env.dataset.root),
-            "classes": env.dataset.classes,
-            "photographs": {split.name: len(split) for split in env.dataset.splits},
-            "settings": canonical(configuration.settings),
-            "run": canonical(configuration.run),
-            "runtime": dataclasses.asdict(env.runtime),
-            "versions": _versions(),
-            "stages": [
-                {
-                    "name": run.stage.name,
-                    "split": run.stage.split,
-                    "folder": run.stage.folder(env).name,
-                    "cached": run.cached,
-                    "seconds": round(run.seconds, 1),
-                }
-                for run in runs
-            ],
-            "metrics": metrics,
-            "model": MODEL_FILE,
-            "masks": "masks",
-        },
-    )
+    record = finish_run(plan, runs, metrics, configuration, env)
     write_bytes(folder / "summary.md", summary(folder.name, plan, runs, env).encode())
-    return RunResult(folder, model, folder / "masks", pictures, metrics, tuple(headlines(plan, env)))
+    write_bytes(folder / SETTINGS_FILE, settings_yaml(record).encode())
+    # From the record on disk, as `tag2mask report` has it: both come to the same page.
+    report = write_report(folder / REPORT_FILE, folder.name, record, plan, env, gallery=configuration.run.gallery)
+    return RunResult(folder, model, folder / "masks", pictures, report, metrics, tuple(headlines(plan, env)))
 
 
 def headlines(plan: Plan, env: Environment) -> list[str]:
@@ -94,7 +70,9 @@ def headlines(plan: Plan, env: Environment) -> list[str]:
 
 def summary(title: str, plan: Plan, runs: list[StageRun], env: Environment) -> str:
     """A run's figures as text."""
-    lines = [f"# {title}", "", *(f"- {line}" for line in headlines(plan, env)), "", "## Minutes per stage", ""]
+    notes = [*plan.notes, *(note for stage in plan.results.values() for note in stage.notes(env))]
+    lines = [f"# {title}", "", *(f"- {line}" for line in [*headlines(plan, env), *notes])]
+    lines += ["", "## Minutes per stage", ""]
     for run in runs:
         state = " (made by an earlier run)" if run.cached else ""
         lines.append(f"- {run.stage.folder(env).name}, {run.stage.split}: {duration(run.seconds)}{state}")
@@ -131,11 +109,6 @@ def _export_model(plan: Plan, configuration: Configuration, env: Environment, pa
         save_model(aside, network, header)
 
 
-def _versions() -> dict[str, str]:
-    names = ("tag2mask", "torch", "torchvision", "timm", "lightning-fabric", "numpy", "pillow")
-    return {"python": platform.python_version(), **{name: importlib.metadata.version(name) for name in names}}
-
-
 def _draw(
     plan: Plan,
     runs: list[StageRun],
@@ -144,17 +117,15 @@ def _draw(
     folder: Path,
 ) -> tuple[Path, ...]:
     drawn = []
-    for split_name, columns in plan.pictures.items():
-        split = env.dataset.train if split_name == "train" else env.dataset.val
-        if split is None or not configuration.run.pictures:
-            continue
-        # Evenly spaced over the list: no choosing by how they look.
-        chosen = split.samples[:: max(1, len(split) // configuration.run.pictures)][: configuration.run.pictures]
+    for split_name, columns in plan.pictures.items() if configuration.run.pictures else ():
+        samples = env.split(split_name).samples
+        chosen = [samples[position] for position in evenly_spread(configuration.run.pictures, len(samples))]
         truth = any(sample.mask for sample in chosen)
         rows = []
         for sample in chosen:
             image = read_image(sample.image)
-            row = [image, *(stage.picture(env, sample.id, image) for stage in columns.values())]
+            layers = [stage.layers(env, sample.id).get("") for stage in columns.values()]
+            row = [image, *(layer.over(image) if layer else image for layer in layers)]
             if truth:
                 row.append(overlay(image, sample.mask.read()) if sample.mask else image)
             rows.append(row)
@@ -177,14 +148,4 @@ def _draw(
 
 def plot_training(stage: TrainingStage, env: Environment, path: Path) -> None:
     """Draws the loss of every epoch from a training's log."""
-    log = read_log(stage.folder(env))
-    skipped = {"step", "learning_rate", "images_per_second", "waiting_share"}
-    names = [name for name in (log[0] if log else {}) if name not in skipped]
-    steps = [line["step"] for line in log]
-    plot_lines(
-        path,
-        {name: (steps, [line[name] for line in log]) for name in names},
-        x="step",
-        y="loss, mean of the epoch",
-        title=stage.name,
-    )
+    plot_lines(path, loss_curves(stage, env), x="step", y="loss, mean of the epoch", title=stage.name)

@@ -10,17 +10,20 @@ import torch
 from PIL import Image
 
 from tag2mask.configure import Configuration, as_arguments, parse_arguments
-from tag2mask.data.csv_folder import LabelRow, read_label_table, tag_ids
+from tag2mask.data.csv_folder import LabelRow, read_label_table
 from tag2mask.data.demo import write_demo_data
 from tag2mask.data.images import IMAGE_SUFFIXES, read_image
 from tag2mask.data.masks import encode_mask, overlay
-from tag2mask.engine.environment import Environment, Runtime
+from tag2mask.data.records import tag_ids
+from tag2mask.engine.environment import Environment, Runtime, SplitName
 from tag2mask.engine.plan import Plan, StageForecast, forecast, run_plan
 from tag2mask.engine.progress import Reporter
+from tag2mask.engine.stage import Stage
 from tag2mask.engine.workspace import Workspace
-from tag2mask.errors import DataError, WeightsError
+from tag2mask.errors import DataError, SettingsError, WeightsError
 from tag2mask.evaluation.segmentation import SegmentationScores, evaluate_folders
 from tag2mask.files import atomic_path, write_bytes
+from tag2mask.input_check import check_input
 from tag2mask.methods.registry import METHODS, Method, find_method
 from tag2mask.methods.supervised import SupervisedSettings, supervised
 from tag2mask.networks.backbones import BackboneInfo
@@ -29,7 +32,11 @@ from tag2mask.networks.inference import InferenceSettings
 from tag2mask.networks.model_file import ModelHeader, load_model
 from tag2mask.networks.segmenter import Segmenter
 from tag2mask.run_folder import RunResult, write_run
+from tag2mask.run_record import RUN_FILE, begin_run, read_record
+from tag2mask.run_report import REPORT_FILE, check_artifacts, recorded_configuration, write_report
 from tag2mask.stages.crf import CRFSettings
+from tag2mask.stages.evaluate import evaluate_labels
+from tag2mask.stages.labels import LabelStage
 from tag2mask.stages.predict import PredictionSettings, predict_mask
 
 
@@ -70,9 +77,21 @@ def run(
 
 
 def run_configuration(configuration: Configuration, reporter: Reporter) -> RunResult:
-    """Runs a method with its settings made up."""
+    """Runs a method with its settings made up.
+
+    A run that cannot start leaves no trace: its record is written when settings, photographs and masks have been
+    checked.
+
+    Raises:
+        Tag2MaskError: bad settings or data, or the workspace is in use or cannot be written.
+        OSError: the disk became full or cannot be written; it names the file.
+    """
     env, plan = prepare(configuration, reporter)
+    # Told before photographs are read, which takes minutes the first time.
+    env.workspace.check_free()
+    check_input(plan, env)
     with env.workspace.lock():
+        begin_run(plan, configuration, env)
         return write_run(plan, run_plan(plan, env), configuration, env)
 
 
@@ -87,23 +106,55 @@ def prepare(configuration: Configuration, reporter: Reporter) -> tuple[Environme
     dataset, held_out = configuration.run.dataset(configuration.runtime.seed)
     env = Environment(dataset, Workspace(Path(configuration.run.workspace)), configuration.runtime, reporter)
     plan = configuration.method.build(configuration.settings)
-    results = dict(plan.results)
+    results, notes = dict(plan.results), []
+    pictures = {split: dict(columns) for split, columns in plan.pictures.items()}
+    if held_out:
+        notes.append(_held_out_note(env))
+    if held_out or configuration.run.all_masks:
+        # The photographs a person tagged are what masks are wanted of, and most of them are in the training list.
+        masks = plan.predictions.on("train")
+        assert isinstance(masks, LabelStage)
+        results |= {"masks": masks, "train": evaluate_labels(masks)}
+        pictures.setdefault("train", {})["prediction"] = masks
     if configuration.run.bound and configuration.method.tags_only:
         if all(sample.mask for sample in env.split("train").samples):
             settings = configuration.settings
             bound = supervised(SupervisedSettings(settings.segmenter, settings.prediction))
             results |= {f"bound_{name}": stage for name, stage in bound.results.items()}
+            pictures.setdefault("val", {})["supervised"] = bound.predictions
         else:
-            reporter.say("bound: left out, not every training photograph has a true mask")
-    for name, stage in list(results.items()):
-        if "masks" in stage.reads and not any(sample.mask for sample in env.split(stage.split).samples):
-            reporter.say(f"{name}: no truth, there are no masks of the {stage.split} photographs")
-            del results[name]
+            notes.append("The upper bound was left out: not every training photograph has a true mask.")
+    results, untold = _with_truth(results, env)
+    notes += untold
     _check_truth(configuration.method, plan, env)
-    if held_out:
-        # The photographs a person tagged are what masks are wanted of, and most of them are in the training list.
-        results["masks"] = plan.predictions.on("train")
-    return env, dataclasses.replace(plan, results=results)
+    for note in notes:
+        reporter.say(note)
+    return env, dataclasses.replace(plan, results=results, pictures=pictures, notes=tuple(notes))
+
+
+def _held_out_note(env: Environment) -> str:
+    held, count = env.split("val"), sum(len(split) for split in env.dataset.splits)
+    scored = "tags and masks" if any(sample.mask for sample in held) else "the classifier's tags alone"
+    return (
+        f"{len(held)} of the {count} photographs were held out of training, because no list of photographs to measure "
+        f"on was given: {scored} were scored on them."
+    )
+
+
+def _with_truth(results: dict[str, Stage], env: Environment) -> tuple[dict[str, Stage], list[str]]:
+    """The results that can be measured, and a note on those of each split that cannot, for want of true masks."""
+    kept: dict[str, Stage] = {}
+    left_out: dict[SplitName, list[str]] = {}
+    for name, stage in results.items():
+        if "masks" in stage.reads and not any(sample.mask for sample in env.split(stage.split)):
+            left_out.setdefault(stage.split, []).append(name)
+        else:
+            kept[name] = stage
+    return kept, [
+        f"no truth: no true masks of the {env.split(split).name} photographs are known, so the quality of their masks "
+        f"could not be measured (left out: {', '.join(names)}); look at them."
+        for split, names in left_out.items()
+    ]
 
 
 def _check_truth(method: Method, plan: Plan, env: Environment) -> None:
@@ -119,6 +170,35 @@ def _check_truth(method: Method, plan: Plan, env: Environment) -> None:
                 f"{env.dataset.root}: the method {method.name} needs true masks, which {len(missing)} of the "
                 f"{stage.split} photographs do not have, {missing[0].image.name} first"
             )
+
+
+def report(run: str | Path, *, out: str | Path | None = None, gallery: int | None = None, quiet: bool = False) -> Path:
+    """Writes a finished run's page again, from what is in its workspace; nothing is trained, and nothing locked.
+
+    Args:
+        run: the run's folder or its ``run.json``.
+        out: the HTML file; ``report.html`` in the run's folder by default.
+        gallery: photographs in the gallery, 0 for none; as many as the run's own by default.
+        quiet: no progress.
+
+    Returns:
+        the page. If nothing has changed, it has the same bytes as the run's own.
+
+    Raises:
+        Tag2MaskError: the run is not finished, or its data or stages are not there any more or have changed.
+    """
+    folder = Path(run).resolve()
+    folder = folder.parent if folder.name == RUN_FILE else folder
+    record = read_record(folder)
+    configuration = recorded_configuration(folder, record)
+    if gallery is not None:
+        configuration = dataclasses.replace(configuration, run=dataclasses.replace(configuration.run, gallery=gallery))
+    env, plan = prepare(configuration, Reporter(quiet=quiet))
+    check_artifacts(folder, record, plan, env)
+    path = Path(out) if out is not None else folder / REPORT_FILE
+    if path.is_dir():
+        raise SettingsError(f"--out {path}: is a folder; give the name of the HTML file")
+    return write_report(path, folder.name, record, plan, env, gallery=configuration.run.gallery)
 
 
 def demo(
@@ -184,7 +264,10 @@ def predict(
         raise WeightsError(f"{model}: is a {header.kind}, which makes no masks; give the model.safetensors of a run")
     # The memory layout of a run's own predictions: another can change bits.
     runtime.place(network)
-    settings = prediction_settings(header)
+    try:
+        settings = prediction_settings(header)
+    except (KeyError, TypeError, ValueError, AttributeError, SettingsError) as error:
+        raise WeightsError(f"{model}: its header does not say how masks are made ({error})") from error
     if use_crf is not None:
         settings = dataclasses.replace(settings, use_crf=use_crf)
     if isinstance(photographs, str | Path):

@@ -1,16 +1,16 @@
 import json
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
 from tag2mask.data.samples import Sample
 from tag2mask.engine.environment import Environment
-from tag2mask.engine.stage import Accumulator, Estimate, PerImageStage, ReduceStage, map_threads
+from tag2mask.engine.stage import Accumulator, Estimate, PerImageStage, ReduceStage, map_in_order, map_threads
 from tag2mask.errors import WorkspaceError
 from tests.builders import file_bytes, shapes_environment
 
@@ -136,9 +136,10 @@ def test_reduce_merges_fixed_blocks_in_order(tmp_path: Path) -> None:
         total.metrics(env)
 
 
-def test_default_picture_is_the_photograph(tmp_path: Path) -> None:
-    image = np.zeros((4, 5, 3), np.uint8)
-    assert Lengths(Settings()).picture(shapes_environment(tmp_path), "x", image) is image
+def test_a_stage_shows_and_says_nothing_by_default(tmp_path: Path) -> None:
+    env = shapes_environment(tmp_path)
+    assert Lengths(Settings()).layers(env, "x") == {}
+    assert Lengths(Settings()).notes(env) == []
 
 
 def test_map_threads_stops_at_the_first_error() -> None:
@@ -156,3 +157,31 @@ def test_map_threads_stops_at_the_first_error() -> None:
     done: list[int] = []
     map_threads(lambda item: None, list(range(20)), 3, done.append)
     assert sorted(done) == list(range(20))
+
+
+def test_map_in_order_keeps_the_order_and_stays_only_a_little_ahead() -> None:
+    started, lock = [], threading.Lock()
+
+    def function(item: int) -> int:
+        with lock:
+            started.append(item)
+        time.sleep(0.002 * (item % 3))  # later items are often done before earlier ones
+        return item * item
+
+    found = map_in_order(function, iter(range(50)), 2)
+    assert [next(found), next(found)] == [0, 1]
+    assert len(started) < 15
+    assert list(found) == [item * item for item in range(2, 50)]
+    assert list(map_in_order(function, [], 3)) == []
+
+
+def test_map_in_order_raises_an_error_in_its_place() -> None:
+    def function(item: int) -> int:
+        if item == 3:
+            raise ValueError("three")
+        return item
+
+    found = map_in_order(function, range(100), 2)
+    assert [next(found) for _ in range(3)] == [0, 1, 2]
+    with pytest.raises(ValueError, match="three"):
+        next(found)

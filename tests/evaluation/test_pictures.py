@@ -2,23 +2,22 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from matplotlib import colormaps
 from PIL import Image
 
-from tag2mask.evaluation.pictures import contact_sheet, heat_overlay, plot_lines, save_sheet
+from tag2mask.evaluation.pictures import contact_sheet, evenly_spread, plot_lines, save_sheet
 
 RED, BLUE = (np.full((30, 60, 3), colour, np.uint8) for colour in ((255, 0, 0), (0, 0, 255)))
 
 
-def test_heat_is_mixed_into_the_photograph() -> None:
-    image = np.random.default_rng(0).integers(0, 256, (5, 7, 3), dtype=np.uint8)
-    heat = np.linspace(-0.5, 1.5, 35, dtype=np.float32).reshape(5, 7)
-    found = heat_overlay(image, heat, opacity=0.25)
-    assert found.dtype == np.uint8
-    for y, x in np.ndindex(5, 7):
-        colour = np.array(colormaps["turbo"](float(min(max(heat[y, x], 0), 1)))[:3]) * 255
-        assert np.abs(found[y, x] - (0.75 * image[y, x] + 0.25 * colour)).max() <= 0.51
-    assert np.array_equal(heat_overlay(image, heat, opacity=0), image)
+@pytest.mark.parametrize(("count", "total"), [(3, 10), (24, 47), (1, 9), (5, 5), (9, 4), (1000, 12031), (7, 1)])
+def test_few_of_many_are_evenly_spread(count: int, total: int) -> None:
+    found = evenly_spread(count, total)
+    assert len(found) == len(set(found)) == min(count, total)
+    assert 0 <= found[0] <= found[-1] < total
+    # As much room before the first and after the last.
+    gaps = np.diff([-found[0] - 1, *found, 2 * total - found[-1] - 1])
+    assert gaps.max() - gaps.min() <= 2
+    assert evenly_spread(0, total) == []
 
 
 def colours(sheet: Image.Image, left: int, top: int, width: int, height: int) -> set[tuple[int, ...]]:

@@ -1,9 +1,12 @@
 import dataclasses
 import json
+import struct
 from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
 from tag2mask.errors import SettingsError, WeightsError
@@ -127,3 +130,91 @@ def test_weights_that_do_not_fit_the_header(path: Path, changes: dict[str, objec
 def test_a_stride_the_backbone_cannot_have(path: Path) -> None:
     with pytest.raises((SettingsError, WeightsError), match=r"stride 7.*8, 16, 32"):
         load_model(path, output_stride=7)
+
+
+FUZZ = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, bytes]:
+    path = tmp_path_factory.mktemp("fuzz") / "model.safetensors"
+    save_model(path, make("segmenter"), HEADER)
+    return path, path.read_bytes()
+
+
+@FUZZ
+@given(data=st.data())
+def test_any_length_short_of_the_whole_is_told(whole: tuple[Path, bytes], data: st.DataObject) -> None:
+    path, content = whole
+    header = 8 + struct.unpack("<Q", content[:8])[0]
+    length = data.draw(st.one_of(st.integers(0, header), st.integers(header, len(content) - 1)))
+    path.write_bytes(content[:length])
+    with pytest.raises(WeightsError, match=r"model\.safetensors: not a whole model file"):
+        load_model(path)
+
+
+@FUZZ
+@given(data=st.data())
+def test_changed_bytes_of_the_header_are_told_or_harmless(whole: tuple[Path, bytes], data: st.DataObject) -> None:
+    path, content = whole
+    changed = bytearray(content)
+    start, end = content.index(b"tag2mask-model"), content.index(b"}", content.index(b"__metadata__"))
+    end = max(end, content.index(b"weights") + 80)
+    for _ in range(data.draw(st.integers(1, 3))):
+        anywhere = st.integers(0, 7 + struct.unpack("<Q", content[:8])[0])
+        changed[data.draw(st.one_of(anywhere, st.integers(start, end)))] = data.draw(
+            st.one_of(st.integers(0, 255), st.sampled_from(b'0123456789"{}[],:\\-'))
+        )
+    path.write_bytes(changed)
+    told = f"{path}: "
+    try:
+        load_model(path)
+    except WeightsError as error:
+        told = str(error)
+    assert told.startswith(f"{path}: ")
+    assert len(told) < 1500
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "{", "[]", "1", "null", '"x"', "{}", '{"version": 1}', "[" * 100_000, json.dumps({"version": VERSION})],
+)
+def test_a_header_that_is_garbage(path: Path, text: str) -> None:
+    save_file(load_file(path), path, metadata={FORMAT: text})
+    with pytest.raises(WeightsError, match=r"model\.safetensors: .*header .* is damaged"):
+        load_model(path)
+
+
+@pytest.mark.parametrize("name", [field.name for field in dataclasses.fields(ModelHeader)])
+def test_a_header_that_lacks_an_entry(path: Path, name: str) -> None:
+    content = {"format": FORMAT, "version": VERSION, **canonical(HEADER)}
+    del content[name]
+    save_file(load_file(path), path, metadata={FORMAT: json.dumps(content)})
+    with pytest.raises(WeightsError, match=rf"model\.safetensors: .*'{name}'"):
+        load_model(path)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"kind": "detector"},
+        {"classes": "disc"},
+        {"classes": [1, 2]},
+        {"classes": []},
+        {"backbone": []},
+        {"backbone": {}},
+        {"backbone": {**BACKBONE, "name": None}},
+        {"backbone": {**BACKBONE, "output_stride": "sixteen"}},
+        {"head": {}},
+        {"head": {**canonical(HEAD), "dilations": 3}},
+        {"head": {**canonical(HEAD), "dropout": 7}},
+        {"head": {**canonical(HEAD), "width": 10**15}},
+        {"head": {**canonical(HEAD), "colour": "red"}},
+        {"inference": None},
+    ],
+)
+def test_a_header_with_impossible_entries(path: Path, changes: dict[str, object]) -> None:
+    rewritten(path, **changes)
+    with pytest.raises(WeightsError, match=r"model\.safetensors: ") as caught:
+        load_model(path)
+    assert "\n" not in str(caught.value)

@@ -8,9 +8,8 @@ import torch
 import torch.nn.functional as F
 
 from tag2mask.data.images import read_image
-from tag2mask.data.masks import read_mask
+from tag2mask.data.layers import HeatMap
 from tag2mask.errors import SettingsError, WorkspaceError
-from tag2mask.evaluation.pictures import heat_overlay
 from tag2mask.evaluation.segmentation import ConfusionMatrix
 from tag2mask.evidence.cam import merge_score_maps
 from tag2mask.networks.inference import photograph_scales
@@ -65,8 +64,10 @@ def test_a_photograph_without_tags_has_no_maps(finished: Finished) -> None:
     cams = stage.load(finished.env, UNTAGGED)
     assert cams.class_ids == ()
     assert cams.at_size().shape == (0, *cams.size)
-    image = read_image(finished.env.dataset.sample(UNTAGGED).image)
-    assert stage.picture(finished.env, UNTAGGED, image).shape == image.shape
+    (layer,) = stage.layers(finished.env, UNTAGGED).values()
+    assert isinstance(layer, HeatMap)
+    assert layer.values.shape == cams.maps.shape[1:]
+    assert not layer.values.any()
 
 
 def test_maps_are_brought_to_the_photograph() -> None:
@@ -77,11 +78,18 @@ def test_maps_are_brought_to_the_photograph() -> None:
     assert cams.at_size((6, 7)).shape == (2, 6, 7)
 
 
-def test_the_picture_shows_the_largest_map(finished: Finished) -> None:
+def test_the_layers_are_the_largest_map_and_those_of_several_classes(finished: Finished) -> None:
     stage, env = finished.stage(MakeActivationMaps), finished.env
-    image = read_image(env.dataset.sample("shape_00").image)
-    heat = stage.load(env, "shape_00").at_size().max(0).values.numpy()
-    assert np.array_equal(stage.picture(env, "shape_00", image), heat_overlay(image, heat))
+    tagged_twice, tagged_once = (env.dataset.sample(name) for name in ("shape_00", "shape_01"))
+    assert (len(tagged_twice.tags), len(tagged_once.tags)) == (2, 1)
+    maps = stage.load(env, tagged_twice.id).maps.numpy()
+    expected = {"": maps.max(axis=0), "disc": maps[0], "square": maps[1]}
+    found = stage.layers(env, tagged_twice.id)
+    assert list(found) == list(expected)
+    for name, layer in found.items():
+        assert isinstance(layer, HeatMap)
+        assert np.array_equal(layer.values, expected[name])
+    assert list(stage.layers(env, tagged_once.id)) == [""]
 
 
 @pytest.mark.parametrize("damage", ["missing", "empty", "cut", "words", "other"])
@@ -98,7 +106,7 @@ def test_a_damaged_file_is_named(
     if damage != "missing":
         path.write_bytes(contents[damage])
     monkeypatch.setattr(stage, "path", lambda *_: path)
-    with pytest.raises(WorkspaceError, match=r"shape_00\.npz: cannot be read"):
+    with pytest.raises(WorkspaceError, match=r"shape_00\.npz.*; delete the folder .*cams-"):
         stage.load(env, "shape_00")
 
 
@@ -113,7 +121,7 @@ def test_the_curve_is_mean_iou_at_every_threshold(finished: Finished) -> None:
             maps = cams.load(env, sample.id).at_size()
             background = torch.full((1, *maps.shape[1:]), np.float32(point["threshold"]))
             ids = np.array([0, *sample.tags])
-            matrix.add(read_mask(sample.mask), ids[torch.cat([background, maps]).argmax(0)])
+            matrix.add(sample.mask.read(), ids[torch.cat([background, maps]).argmax(0)])
         assert point["mean_iou"] == pytest.approx(matrix.scores().mean_iou), point
     best = max(found["curve"], key=lambda point: point["mean_iou"])
     assert found["best_mean_iou"] == best["mean_iou"]

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tag2mask.data.masks import write_mask
-from tag2mask.data.samples import Split
+from tag2mask.data.masks import MaskFile, write_mask
+from tag2mask.data.samples import Sample, Split
 from tag2mask.engine.environment import Environment
 from tag2mask.engine.workspace import Workspace
 from tag2mask.errors import DataError
@@ -18,9 +18,13 @@ from tests.builders import shapes_environment
 from tests.stages.conftest import Finished
 
 
-def pixels(path: Path | None) -> np.ndarray:
-    assert path is not None
-    return np.asarray(Image.open(path))
+def mask_path(sample: Sample) -> Path:
+    assert isinstance(sample.mask, MaskFile)
+    return sample.mask.path
+
+
+def pixels(sample: Sample) -> np.ndarray:
+    return np.asarray(Image.open(mask_path(sample)))
 
 
 def scores_by_loop(truths: list[np.ndarray], predictions: list[np.ndarray], classes: int) -> tuple[list, float]:
@@ -42,7 +46,7 @@ def test_scores_are_those_of_the_definition(finished: Finished) -> None:
         stage = finished.plan.results[name]
         assert isinstance(stage, Evaluate)
         samples = stage.samples(env)
-        truths = [pixels(sample.mask) for sample in samples]
+        truths = [pixels(sample) for sample in samples]
         iou, accuracy = scores_by_loop(truths, [labels.load(env, sample.id) for sample in samples], 3)
         found = stage.metrics(env)
         assert list(found["iou"].values()) == pytest.approx(iou)
@@ -51,6 +55,45 @@ def test_scores_are_those_of_the_definition(finished: Finished) -> None:
         assert found["pixel_accuracy"] == pytest.approx(accuracy)
         assert found["images"] == len(samples)
         assert stage.split == labels.split
+        assert not {"confusion", "per_image"} & set(found)
+
+
+def test_each_photograph_has_a_score_of_its_own(finished: Finished) -> None:
+    env = finished.env
+    stage, labels = finished.plan.results["seeds"], finished.stage(MakeSeeds)
+    assert isinstance(stage, Evaluate)
+    found = stage.per_image(env)
+    assert list(found) == [sample.id for sample in stage.samples(env)]
+    for sample in stage.samples(env):
+        truth, prediction = pixels(sample), labels.load(env, sample.id)
+        iou, _ = scores_by_loop([truth], [prediction], 3)
+        assert found[sample.id] == pytest.approx(np.mean([value for value in iou if value is not None]))
+    assert len({round(score, 6) for score in found.values() if score is not None}) > 1
+
+
+def test_the_confusion_matrix_counts_pixels(finished: Finished) -> None:
+    env = finished.env
+    stage, labels = finished.plan.results["seeds"], finished.stage(MakeSeeds)
+    assert isinstance(stage, Evaluate)
+    expected = np.zeros((3, 4), int)
+    for sample in stage.samples(env):
+        for true, predicted in zip(pixels(sample).ravel(), labels.load(env, sample.id).ravel(), strict=True):
+            if true != 255:
+                expected[true, min(predicted, 3)] += 1
+    assert stage.confusion(env) == expected.tolist()
+
+
+def test_a_photograph_whose_truth_is_unlabelled_has_no_score(tmp_path: Path) -> None:
+    env, labels = shapes_environment(tmp_path), true_masks()
+    sample = env.dataset.train.samples[1]
+    write_mask(mask_path(sample), np.full_like(pixels(sample), 255))
+    labels.run(env)
+    stage = evaluate_labels(labels)
+    stage.run(env)
+    scores = stage.per_image(env)
+    assert scores.pop(sample.id) is None
+    assert set(scores.values()) == {1.0}
+    assert stage.metrics(env)["images"] == 6
 
 
 def test_true_masks_score_one_and_blocks_do_not_matter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -64,6 +107,7 @@ def test_true_masks_score_one_and_blocks_do_not_matter(tmp_path: Path, monkeypat
     monkeypatch.setattr(Evaluate, "block", 2)
     stage.produce(env)
     assert stage.metrics(env) == whole
+    assert stage.per_image(env) == dict.fromkeys(env.dataset.train.by_id, 1.0)
     assert stage.estimate(env).seconds > 0
 
 
@@ -80,13 +124,12 @@ def test_photographs_without_truth_are_left_out(tmp_path: Path) -> None:
         path.write_bytes(labels.path(env, sample.id).read_bytes())
     stage.run(partly)
     assert stage.metrics(partly)["images"] == 5
+    assert list(stage.per_image(partly)) == [sample.id for sample in rest]
 
 
 def test_a_truth_of_another_size_is_named(tmp_path: Path) -> None:
     env, labels = shapes_environment(tmp_path), true_masks()
     labels.run(env)
-    mask = env.dataset.train.samples[2].mask
-    assert mask is not None
-    write_mask(mask, np.zeros((5, 5), np.uint8))
+    write_mask(mask_path(env.dataset.train.samples[2]), np.zeros((5, 5), np.uint8))
     with pytest.raises(DataError, match=r"shape_02\.png: size \(5, 5\)"):
         evaluate_labels(labels).produce(env)

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tag2mask.data.images import read_image
-from tag2mask.data.masks import overlay, read_mask, write_mask
+from tag2mask.data.layers import LabelMap
+from tag2mask.data.masks import MaskFile, read_mask, write_mask
 from tag2mask.data.samples import Sample
 from tag2mask.errors import DataError
 from tag2mask.stages.labels import encode_labels, read_truth
@@ -29,17 +29,20 @@ def test_labels_of_tagged_classes_are_encoded(sample: Sample, tmp_path: Path) ->
         encode_labels(one, np.array([[0, 1]], dtype=np.uint8))
 
 
+def mask_path(sample: Sample) -> Path:
+    assert isinstance(sample.mask, MaskFile)
+    return sample.mask.path
+
+
 def test_the_truth_is_the_mask(sample: Sample) -> None:
-    assert sample.mask is not None
-    assert np.array_equal(read_truth(sample, 2), read_mask(sample.mask))
+    assert np.array_equal(read_truth(sample, 2), read_mask(mask_path(sample)))
     assert read_truth(sample, 2).max() == 2
 
 
 def test_a_truth_that_does_not_fit_is_named(sample: Sample) -> None:
-    assert sample.mask is not None
     with pytest.raises(DataError, match=r"shape_00\.png: class id 2, but there are 1"):
         read_truth(sample, 1)
-    write_mask(sample.mask, np.zeros((48, 63), np.uint8))
+    write_mask(mask_path(sample), np.zeros((48, 63), np.uint8))
     with pytest.raises(DataError, match=r"shape_00\.png: size \(48, 63\).*\(48, 64\)"):
         read_truth(sample, 2)
     with pytest.raises(DataError, match=r"shape_00\.png: has no true mask"):
@@ -47,14 +50,15 @@ def test_a_truth_that_does_not_fit_is_named(sample: Sample) -> None:
 
 
 def test_unlabelled_pixels_are_no_class(sample: Sample) -> None:
-    assert sample.mask is not None
-    write_mask(sample.mask, np.full((48, 64), 255, np.uint8))
+    write_mask(mask_path(sample), np.full((48, 64), 255, np.uint8))
     assert (read_truth(sample, 2) == 255).all()
 
 
-def test_the_picture_is_an_overlay(finished: Finished) -> None:
+def test_the_layer_is_the_mask(finished: Finished) -> None:
     stage, env = finished.stage(MakeSeeds), finished.env
-    image = read_image(env.dataset.sample("shape_00").image)
     labels = np.asarray(Image.open(stage.path(env, "shape_00")))
     assert np.array_equal(stage.load(env, "shape_00"), labels)
-    assert np.array_equal(stage.picture(env, "shape_00", image), overlay(image, labels))
+    (layer,) = stage.layers(env, "shape_00").items()
+    assert layer[0] == ""
+    assert isinstance(layer[1], LabelMap)
+    assert np.array_equal(layer[1].ids, labels)

@@ -4,7 +4,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tag2mask.data.masks import read_mask
+from tag2mask.data.masks import MaskFile
 from tag2mask.data.samples import Split
 from tag2mask.engine.environment import Environment
 from tag2mask.engine.workspace import Workspace
@@ -18,14 +18,14 @@ def test_masks_are_copied_and_fingerprinted(tmp_path: Path) -> None:
     stage.run(env)
     for sample in env.dataset.train:
         assert sample.mask is not None
-        assert np.array_equal(stage.load(env, sample.id), read_mask(sample.mask))
+        assert np.array_equal(stage.load(env, sample.id), sample.mask.read())
     assert stage.estimate(env).seconds > 0
     first = env.dataset.train.samples[0].mask
     other = env.dataset.train.samples[3].mask
-    assert first is not None
-    assert other is not None
+    assert isinstance(first, MaskFile)
+    assert isinstance(other, MaskFile)
     before = stage.fingerprint(env)
-    first.write_bytes(other.read_bytes())
+    first.path.write_bytes(other.path.read_bytes())
     assert true_masks().fingerprint(shapes_environment(tmp_path, threads=2)) != before
 
 

@@ -1,18 +1,32 @@
 """A training's log: JSON lines for programs, TensorBoard for people."""
 
 import json
+import os
+import socket
+import time
 from pathlib import Path
-from types import TracebackType
 
-from torch.utils.tensorboard import SummaryWriter
+from tensorboard.compat.proto.event_pb2 import Event, SessionLog
+from tensorboard.summary.writer.record_writer import RecordWriter
+from torch.utils.tensorboard.summary import scalar
+
+from tag2mask.files import naming, write_bytes
+
+_FILE_VERSION = "brain.Event:2"  # the first record of every event file
 
 
 class TrainingLog:
-    """Appends scalars to ``log.jsonl`` and ``tensorboard/`` in a stage's folder. Use it as a context manager.
+    """Appends scalars to ``log.jsonl`` and ``tensorboard/`` in a stage's folder.
+
+    Records of TensorBoard are written here and not by its `SummaryWriter`, whose thread prints a trace of its own when
+    the disk is full and leaves what it still holds unwritten when the process is killed.
 
     Args:
         folder: the stage's folder.
         step: the step a resumed training goes on from; lines of later steps, which will come again, are dropped.
+
+    Raises:
+        OSError: the disk is full or cannot be written, with the file's name; `write` likewise.
     """
 
     def __init__(self, folder: Path, step: int = 0) -> None:
@@ -20,23 +34,28 @@ class TrainingLog:
         folder.mkdir(parents=True, exist_ok=True)
         if self._path.exists():
             kept = [line for line in self._path.read_text().splitlines(keepends=True) if _step_of(line) <= step]
-            self._path.write_text("".join(kept))
-        self._writer = SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1)
-
-    def __enter__(self) -> "TrainingLog":
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._writer.close()
+            write_bytes(self._path, "".join(kept).encode())
+        # One file for each time a training was started; TensorBoard goes by this name.
+        name = f"events.out.tfevents.{time.time():010.0f}.{socket.gethostname()}.{os.getpid()}"
+        self._events = folder / "tensorboard" / name
+        with naming(self._events):
+            self._events.parent.mkdir(exist_ok=True)
+        # What an earlier file says of steps from here on is forgotten: they will come again.
+        start = SessionLog(status=SessionLog.START)
+        self._record(Event(file_version=_FILE_VERSION), Event(step=step + 1, session_log=start))
 
     def write(self, step: int, **scalars: float) -> None:
         """Logs named values at a step."""
-        with self._path.open("a") as file:
+        with naming(self._path), self._path.open("a") as file:
             file.write(json.dumps({"step": step, **scalars}) + "\n")
-        for name, value in scalars.items():
-            self._writer.add_scalar(name, value, step)
+        self._record(*(Event(step=step, summary=scalar(name, value)) for name, value in scalars.items()))
+
+    def _record(self, *events: Event) -> None:
+        with naming(self._events), self._events.open("ab") as file:
+            writer = RecordWriter(file)
+            for event in events:
+                event.wall_time = time.time()
+                writer.write(event.SerializeToString())
 
 
 def read_log(folder: Path) -> list[dict[str, float]]:

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from tag2mask.engine.environment import Environment
+from tag2mask.engine.environment import Environment, SplitName
 from tag2mask.engine.progress import duration
 from tag2mask.engine.stage import Estimate, PerImageStage, Stage
 from tag2mask.engine.training import TrainingStage
@@ -17,12 +17,14 @@ class Plan:
         predictions: the stage that makes masks of val photographs with it.
         results: stages to make, in the order they are reported: evaluations, predictions; what they need is made first.
         pictures: per-image stages to show side by side, by split and column: {"train": {"CAM": stage}, "val": {}}.
+        notes: what a reader of the results has to know, a sentence each: what could not be measured, and why.
     """
 
     model: TrainingStage
     predictions: PerImageStage
     results: dict[str, Stage]
-    pictures: dict[str, dict[str, PerImageStage]] = field(default_factory=dict)
+    pictures: dict[SplitName, dict[str, PerImageStage]] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
     def stages(self) -> list[Stage]:
         """All stages, each after its inputs, each once."""

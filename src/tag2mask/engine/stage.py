@@ -1,10 +1,12 @@
 """Stages: what methods are made of. They are nodes of a graph, and nothing runs until it is asked for an artifact."""
 
+import contextlib
 import copy
 import json
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from itertools import islice
@@ -12,17 +14,16 @@ from pathlib import Path
 from typing import Any, ClassVar, Protocol, Self, TypeVar
 from weakref import WeakKeyDictionary
 
-import numpy as np
-import numpy.typing as npt
-
+from tag2mask.data.layers import MapLayer
 from tag2mask.data.samples import Sample
 from tag2mask.engine.environment import Environment, Reads, SplitName
 from tag2mask.engine.fingerprint import fingerprint
-from tag2mask.errors import WorkspaceError
+from tag2mask.engine.workspace import reading_artifact
 from tag2mask.files import write_bytes, write_json
 from tag2mask.settings import canonical
 
 T = TypeVar("T")
+R = TypeVar("R")
 
 
 @dataclass(frozen=True)
@@ -100,8 +101,12 @@ class Stage(ABC):
         started = time.monotonic()
         try:
             self.produce(env)
-        finally:
-            self._add_seconds(env, time.monotonic() - started)
+        except BaseException:
+            # On a full disk the time cannot be written either; what is told is the first error.
+            with contextlib.suppress(OSError):
+                self._add_seconds(env, time.monotonic() - started)
+            raise
+        self._add_seconds(env, time.monotonic() - started)
         write_json(
             self.folder(env) / "stage.json",
             {
@@ -146,6 +151,10 @@ class Stage(ABC):
         """More figures of a complete stage, a line each; none by default."""
         return []
 
+    def notes(self, env: Environment) -> list[str]:
+        """What a reader of a complete stage's figures has to know, a sentence each; nothing by default."""
+        return []
+
     def draw(self, env: Environment, folder: Path) -> list[Path]:
         """Pictures of a complete stage as a whole, written to a folder; none by default."""
         return []
@@ -169,12 +178,14 @@ class PerImageStage(Stage):
         """File of one photograph."""
         return self.folder(env) / "items" / f"{image_id}{self.suffix}"
 
-    def picture(self, env: Environment, image_id: str, image: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-        """How a photograph's artifact looks beside others in a run's pictures; the photograph itself by default.
+    def layers(self, env: Environment, image_id: str) -> dict[str, MapLayer]:
+        """What a run's pictures and its report show of a photograph's artifact; nothing by default.
 
-        Shapes: uint8 (H, W, 3) -> the same.
+        Returns:
+            layers by name: "" is the one that sheets show, further ones (a class's own map, say) are the report's alone
+            and are called by the column's name and their own. Without "" a sheet shows the photograph.
         """
-        return image
+        return {}
 
     def produce(self, env: Environment) -> None:
         samples = self.samples(env)
@@ -207,6 +218,21 @@ def map_threads(function: Callable[[T], None], items: list[T], threads: int, don
                 future.result()
                 done(item)
                 running |= {pool.submit(function, following): following for following in islice(waiting, 1)}
+
+
+def map_in_order(function: Callable[[T], R], items: Iterable[T], threads: int) -> Iterator[R]:
+    """Results of a function in the order of the items, made by several threads a little ahead of their use.
+
+    Only some results per thread are ever held, however many items there are. The first error is raised in its place.
+    """
+    with ThreadPoolExecutor(threads) as pool:
+        running: deque[Future[R]] = deque()
+        for item in items:
+            running.append(pool.submit(function, item))
+            if len(running) > 2 * threads:
+                yield running.popleft().result()
+        while running:
+            yield running.popleft().result()
 
 
 class Accumulator(Protocol):
@@ -249,8 +275,6 @@ class ReduceStage(Stage):
 
     def metrics(self, env: Environment) -> dict[str, Any]:
         path = self.folder(env) / "result.json"
-        try:
+        with reading_artifact(path, path.parent):
             loaded: dict[str, Any] = json.loads(path.read_text())
-        except (OSError, ValueError) as error:
-            raise WorkspaceError(f"{path}: cannot be read ({error}); delete {path.parent} and run again") from error
         return loaded

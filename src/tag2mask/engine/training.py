@@ -214,7 +214,8 @@ def fit(
     examples = _Examples(samples, load)
     system.train()
     saved = time.monotonic()
-    with env.reporter.task(title, steps, done) as task, TrainingLog(folder, done) as log:
+    log = TrainingLog(folder, done)
+    with env.reporter.task(title, steps, done) as task:
         meter = _Meter()
         for step, batch in _batches(examples, len(samples), settings, runtime, done, per_epoch):
             meter.waited()

@@ -4,13 +4,17 @@ import contextlib
 import json
 import os
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
 from tag2mask.data.images import content_digest
-from tag2mask.errors import WorkspaceError
+from tag2mask.errors import Tag2MaskError, WorkspaceError
 from tag2mask.files import write_json
+
+DIGESTS = "digests.json"
+"""Name of the file of remembered digests."""
 
 
 class Workspace:
@@ -23,7 +27,7 @@ class Workspace:
     def __init__(self, root: Path) -> None:
         self.root = Path(root)
         self._lock = FileLock(self.root / ".lock")
-        self._digests: dict[str, list[int | str]] | None = None
+        self._remembered: _Remembered | None = None
 
     @property
     def stages(self) -> Path:
@@ -44,6 +48,8 @@ class Workspace:
         Raises:
             WorkspaceError: another process holds the lock, or the folder cannot be written.
         """
+        if self.root.exists() and not self.root.is_dir():
+            raise WorkspaceError(f"{self.root}: a file, but the folder of a workspace is expected")
         try:
             self.root.mkdir(parents=True, exist_ok=True)
             self._lock.acquire(timeout=0)
@@ -58,29 +64,99 @@ class Workspace:
         finally:
             self._lock.release()
 
+    def check_free(self) -> None:
+        """Makes sure that the workspace can be written, where there is one; nothing is created where there is none.
+
+        Raises:
+            WorkspaceError: another process is writing, or the folder cannot be written.
+        """
+        if self.root.exists():
+            with self.lock():
+                pass
+
+    def is_locked(self) -> bool:
+        """Whether another process is writing; nothing is created to find out."""
+        if not (self.root / ".lock").is_file():
+            return False
+        try:
+            self.check_free()
+        except WorkspaceError as error:
+            # On a disk that cannot be written there is no writer either.
+            return not isinstance(error.__cause__, OSError)
+        return False
+
     def digest(self, path: Path) -> str:
         """Digest of a file's content, remembered for as long as its size and time stay the same."""
-        if self._digests is None:
-            self._digests = self._read_digests()
+        files = self._memory().files
         key, status = str(path.resolve()), path.stat()
-        known = self._digests.get(key)
+        known = files.get(key)
         if known is None or known[:2] != [status.st_size, status.st_mtime_ns]:
             known = [status.st_size, status.st_mtime_ns, content_digest(path)]
-            self._digests[key] = known
+            files[key] = known
         return str(known[2])
 
-    def save_digests(self) -> None:
-        """Writes the remembered digests; without them a large data set would be read again at every start."""
-        if self._digests is not None and self._digests != self._read_digests():
-            write_json(self.root / "digests.json", self._digests)
+    def is_sound(self, fingerprint: str) -> bool:
+        """Whether something was found sound before: a photograph that could be decoded, by what it depends on."""
+        return fingerprint in self._memory().sound
 
-    def _read_digests(self) -> dict[str, list[int | str]]:
-        path = self.root / "digests.json"
+    def remember_sound(self, fingerprint: str) -> None:
+        """Remembers something as sound; may be called from several threads."""
+        self._memory().sound.add(fingerprint)
+
+    def save_digests(self) -> None:
+        """Writes what is remembered; without it a large data set would be read again at every start."""
+        if self._remembered is not None and self._remembered != self._read_remembered():
+            content = {"files": self._remembered.files, "sound": sorted(self._remembered.sound)}
+            write_json(self.root / DIGESTS, content)
+
+    def _memory(self) -> "_Remembered":
+        if self._remembered is None:
+            self._remembered = self._read_remembered()
+        return self._remembered
+
+    def _read_remembered(self) -> "_Remembered":
         try:
-            loaded: dict[str, list[int | str]] = json.loads(path.read_text())
-        except (OSError, ValueError):
-            return {}
-        return loaded
+            content = json.loads((self.root / DIGESTS).read_text())
+            files: dict[str, list[int | str]] = {}
+            for path, (size, changed, digest) in content["files"].items():
+                files[path] = [int(size), int(changed), str(digest)]
+            return _Remembered(files, {str(item) for item in content["sound"]})
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            # Damaged, or of an earlier version: everything is read once more.
+            return _Remembered({}, set())
+
+
+@dataclass
+class _Remembered:
+    """Content of ``digests.json``.
+
+    Args:
+        files: size, time of change in nanoseconds and digest, by absolute path.
+        sound: fingerprints of what was found sound.
+    """
+
+    files: dict[str, list[int | str]]
+    sound: set[str]
+
+
+@contextlib.contextmanager
+def reading_artifact(path: Path, stage: Path) -> Iterator[None]:
+    """Whatever goes wrong while the block reads a stage's file, damaged files being read in many ways.
+
+    Args:
+        path: the file.
+        stage: the stage's folder, which has to be deleted for the file to be made again.
+
+    Raises:
+        WorkspaceError: the file is missing or damaged; one line that names it and what to delete.
+    """
+    try:
+        yield
+    except Exception as error:
+        reason = error.strerror if isinstance(error, OSError) else str(error)
+        # Our own messages name the file already.
+        told = str(error) if isinstance(error, Tag2MaskError) else f"{path}: cannot be read ({reason or 'damaged'})"
+        raise WorkspaceError(f"{told}; delete the folder {stage} and run again") from error
 
 
 def cpu_count() -> int:

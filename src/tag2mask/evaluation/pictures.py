@@ -1,27 +1,19 @@
-"""Pictures for people: heat maps, contact sheets, curves."""
+"""Pictures for people: contact sheets, curves."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import numpy as np
-import numpy.typing as npt
-from matplotlib import colormaps
 from matplotlib.figure import Figure
 from PIL import Image, ImageDraw, ImageFont
 
+from tag2mask.data.layers import RGB
 from tag2mask.files import atomic_path
 
-RGB = npt.NDArray[np.uint8]
 
-
-def heat_overlay(image: RGB, heat: npt.NDArray[np.float32], opacity: float = 0.6) -> RGB:
-    """A map in [0, 1] in false colours over a photograph.
-
-    Shapes: (H, W, 3) and (H, W) -> (H, W, 3).
-    """
-    colours = colormaps["turbo"](np.clip(heat, 0, 1))[..., :3] * 255
-    mixed: RGB = (image * (1 - opacity) + colours * opacity).round().astype(np.uint8)
-    return mixed
+def evenly_spread(count: int, total: int) -> list[int]:
+    """Positions of at most `count` things out of `total`, evenly spaced: no choosing by how they look."""
+    count = min(count, total)
+    return [(2 * position + 1) * total // (2 * count) for position in range(count)]
 
 
 def contact_sheet(
@@ -60,7 +52,7 @@ def save_sheet(path: Path, sheet: Image.Image) -> None:
 
 
 def plot_lines(
-    path: Path, lines: dict[str, tuple[Sequence[float], Sequence[float]]], *, x: str, y: str, title: str
+    path: Path, lines: Mapping[str, tuple[Sequence[float], Sequence[float]]], *, x: str, y: str, title: str
 ) -> None:
     """Writes a line chart as PNG, atomically.
 

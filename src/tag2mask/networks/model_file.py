@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 
 from tag2mask.errors import SettingsError, WeightsError
 from tag2mask.networks.backbones import create_backbone
@@ -19,6 +19,7 @@ from tag2mask.settings import canonical
 
 FORMAT = "tag2mask-model"
 VERSION = 1
+KINDS = ("classifier", "segmenter")
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,8 @@ def save_model(path: Path, network: Classifier | Segmenter, header: ModelHeader)
     """
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
     text = json.dumps({"format": FORMAT, "version": VERSION, **canonical(header)}, sort_keys=True)
-    save_file(tensors, path, metadata={FORMAT: text})
+    # Python's own write: safetensors' tells of a full disk by an error of its own that names no file.
+    path.write_bytes(save(tensors, metadata={FORMAT: text}))
 
 
 def read_header(path: Path) -> ModelHeader:
@@ -69,15 +71,35 @@ def read_header(path: Path) -> ModelHeader:
         raise WeightsError(f"{path}: not a whole model file ({error})") from error
     if text is None:
         raise WeightsError(f"{path}: a safetensors file, but not a model written by tag2mask")
-    content = json.loads(text)
-    if content.get("version") != VERSION:
-        raise WeightsError(
-            f"{path}: model file of version {content.get('version')}; this tag2mask reads version {VERSION}"
-        )
-    fields = {field.name for field in dataclasses.fields(ModelHeader)}
-    return ModelHeader(
-        **{key: value for key, value in content.items() if key in fields} | {"classes": tuple(content["classes"])}
-    )
+    try:
+        content = json.loads(text)
+        version = content["version"]
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise WeightsError(f"{path}: the header of this model file is damaged ({_reason(error)})") from error
+    if version != VERSION:
+        raise WeightsError(f"{path}: model file of version {version}; this tag2mask reads version {VERSION}")
+    try:
+        return _checked_header(content)
+    except (KeyError, TypeError, ValueError) as error:
+        raise WeightsError(f"{path}: the header of this model file is damaged ({_reason(error)})") from error
+
+
+def _checked_header(content: dict[str, Any]) -> ModelHeader:
+    """The header from JSON.
+
+    Raises:
+        KeyError, TypeError, ValueError: an entry is missing or not of its kind.
+    """
+    header = {field.name: content[field.name] for field in dataclasses.fields(ModelHeader)}
+    for name in ("backbone", "head", "inference", "weights", "training"):
+        if not isinstance(header[name], dict):
+            raise TypeError(f"{name} is no mapping")
+    if header["kind"] not in KINDS:
+        raise ValueError(f"kind '{header['kind']}' is not one of {', '.join(KINDS)}")
+    classes = header["classes"]
+    if not isinstance(classes, list) or not classes or not all(isinstance(name, str) for name in classes):
+        raise TypeError("classes is no list of names")
+    return ModelHeader(**header | {"classes": tuple(classes)})
 
 
 def load_model(
@@ -98,24 +120,34 @@ def load_model(
     """
     header = read_header(path)
     try:
-        backbone = create_backbone(
-            header.backbone["name"],
-            output_stride=output_stride or header.backbone["output_stride"],
-            block=header.backbone["block"],
-            weights="none",
-        )
+        network = _build(header, output_stride)
     except SettingsError as error:
         raise WeightsError(f"{path}: {error}") from error
-    network: Classifier | Segmenter
-    if header.kind == "classifier":
-        network = Classifier(backbone, len(header.classes))
-    else:
-        settings = header.head | {"dilations": tuple(header.head["dilations"])}
-        network = Segmenter(backbone, len(header.classes) + 1, HeadSettings(**settings))
+    except Exception as error:  # a damaged header makes timm and torch raise nearly every kind of exception
+        raise WeightsError(f"{path}: no network can be built from the header ({_reason(error)})") from error
     try:
         network.load_state_dict(load_file(path))
-    except (RuntimeError, SafetensorError) as error:
-        # torch names every tensor that does not fit; a few tell enough.
-        reason = textwrap.shorten(str(error), 300)
+    except (RuntimeError, SafetensorError, OSError) as error:
+        reason = _reason(error)
         raise WeightsError(f"{path}: the weights do not fit the architecture in the header ({reason})") from error
     return network.to(device).eval(), header
+
+
+def _build(header: ModelHeader, output_stride: int | None) -> Classifier | Segmenter:
+    backbone = create_backbone(
+        header.backbone["name"],
+        output_stride=output_stride or header.backbone["output_stride"],
+        block=header.backbone["block"],
+        weights="none",
+    )
+    if header.kind == "classifier":
+        return Classifier(backbone, len(header.classes))
+    settings = header.head | {"dilations": tuple(header.head["dilations"])}
+    return Segmenter(backbone, len(header.classes) + 1, HeadSettings(**settings))
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, KeyError):
+        return f"{error} is missing"
+    # torch names every tensor that does not fit; a few tell enough.
+    return textwrap.shorten(str(error) or type(error).__name__, 300)

@@ -1,23 +1,22 @@
 """Class activation maps of the training photographs' tagged classes, and how good they are at every threshold."""
 
 import io
-import zipfile
-import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from tag2mask.data.layers import HeatMap, MapLayer
 from tag2mask.data.samples import Sample
 from tag2mask.engine.environment import Environment, SplitName
 from tag2mask.engine.stage import Accumulator, Estimate, PerImageStage, ReduceStage
-from tag2mask.errors import SettingsError, WorkspaceError
-from tag2mask.evaluation.pictures import heat_overlay, plot_lines
+from tag2mask.engine.workspace import reading_artifact
+from tag2mask.errors import SettingsError
+from tag2mask.evaluation.pictures import plot_lines
 from tag2mask.evaluation.segmentation import ThresholdCurve
 from tag2mask.evaluation.text import percent
 from tag2mask.evidence.cam import merge_score_maps
@@ -127,19 +126,24 @@ class MakeActivationMaps(PerImageStage):
             WorkspaceError: the file is missing or damaged.
         """
         path = self.path(env, image_id)
-        try:
-            with np.load(path, allow_pickle=False) as content:
-                height, width = content["size"].tolist()
-                maps = torch.from_numpy(content["maps"].astype(np.float32))
-                return ActivationMaps(tuple(content["class_ids"].tolist()), maps, (height, width))
-        except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile, zlib.error) as error:
-            raise WorkspaceError(f"{path}: cannot be read ({error}); delete {path.parent.parent}") from error
+        with reading_artifact(path, self.folder(env)), np.load(path, allow_pickle=False) as content:
+            height, width = content["size"].tolist()
+            maps = torch.from_numpy(content["maps"].astype(np.float32))
+            return ActivationMaps(tuple(content["class_ids"].tolist()), maps, (height, width))
 
-    def picture(self, env: Environment, image_id: str, image: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    def layers(self, env: Environment, image_id: str) -> dict[str, MapLayer]:
+        """The largest of the tagged classes' maps and, where there are several, each by its class."""
         cams = self.load(env, image_id)
-        return heat_overlay(
-            image, cams.at_size().amax(0).numpy() if cams.class_ids else np.zeros(cams.size, np.float32)
-        )
+        maps = cams.maps.numpy()
+        if not cams.class_ids:
+            return {"": HeatMap(np.zeros(maps.shape[1:], np.float32))}
+        shown: dict[str, MapLayer] = {"": HeatMap(maps.max(axis=0))}
+        if len(cams.class_ids) > 1:
+            shown |= {
+                env.dataset.label_names[class_id]: HeatMap(map_)
+                for class_id, map_ in zip(cams.class_ids, maps, strict=True)
+            }
+        return shown
 
     def estimate(self, env: Environment) -> Estimate:
         seconds = seconds_per_image(
@@ -221,6 +225,10 @@ class ScoreActivationMaps(ReduceStage):
     def details(self, env: Environment) -> list[str]:
         points = self.metrics(env)["curve"]
         return [f"mIoU at threshold {point['threshold']:.2f}: {percent(point['mean_iou'])}" for point in points]
+
+    def notes(self, env: Environment) -> list[str]:
+        best = self.metrics(env)["best_threshold"]
+        return [f"The CAMs' best threshold, {best:.2f}, was chosen on the truth: it is reported, not used."]
 
     def draw(self, env: Environment, folder: Path) -> list[Path]:
         points = self.metrics(env)["curve"]

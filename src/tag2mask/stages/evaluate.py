@@ -11,6 +11,8 @@ from tag2mask.evaluation.segmentation import ConfusionMatrix
 from tag2mask.evaluation.text import percent
 from tag2mask.stages.labels import LabelStage, read_truth
 
+_CONFUSION, _PER_IMAGE = "confusion", "per_image"
+
 
 @dataclass(frozen=True)
 class EvaluationSettings:
@@ -21,26 +23,35 @@ class _Confusion:
     def __init__(self, labels: LabelStage, env: Environment) -> None:
         self._matrix = ConfusionMatrix(("background", *env.dataset.classes))
         self._labels, self._env = labels, env
-        self._images = 0
+        self._per_image: dict[str, float | None] = {}
 
     def add(self, sample: Sample) -> None:
-        if sample.mask is not None:
-            truth = read_truth(sample, self._env.dataset.num_classes)
-            self._matrix.add(truth, self._labels.load(self._env, sample.id))
-            self._images += 1
+        if sample.mask is None:
+            return
+        truth = read_truth(sample, self._env.dataset.num_classes)
+        alone = ConfusionMatrix(self._matrix.classes)
+        alone.add(truth, self._labels.load(self._env, sample.id))
+        self._per_image[sample.id] = alone.scores().mean_iou if alone.counts.any() else None
+        self._matrix.merge(alone)
 
     def merge(self, other: "_Confusion") -> None:
         self._matrix.merge(other._matrix)
-        self._images += other._images
+        self._per_image |= other._per_image
 
     def result(self) -> dict[str, Any]:
-        return {**self._matrix.scores().to_dict(), "images": self._images}
+        return {
+            **self._matrix.scores().to_dict(),
+            "images": len(self._per_image),
+            _CONFUSION: self._matrix.counts.tolist(),
+            _PER_IMAGE: self._per_image,
+        }
 
 
 class Evaluate(ReduceStage):
-    """IoU, accuracy, precision and recall of masks against the true ones."""
+    """IoU, accuracy, precision and recall of masks against the true ones, in all and photograph by photograph."""
 
     name = "evaluation"
+    version = 2
     reads = frozenset({"masks"})
 
     def __init__(self, labels: LabelStage) -> None:
@@ -49,6 +60,23 @@ class Evaluate(ReduceStage):
 
     def open(self, env: Environment) -> Callable[[], Accumulator]:
         return lambda: _Confusion(self.labels, env)
+
+    def metrics(self, env: Environment) -> dict[str, Any]:
+        return {name: value for name, value in super().metrics(env).items() if name not in (_CONFUSION, _PER_IMAGE)}
+
+    def confusion(self, env: Environment) -> list[list[int]]:
+        """Pixel counts of a complete stage, K rows of K + 1: true class, predicted class and last unlabelled."""
+        counts: list[list[int]] = super().metrics(env)[_CONFUSION]
+        return counts
+
+    def per_image(self, env: Environment) -> dict[str, float | None]:
+        """Mean IoU within each photograph that has a true mask, by id, in the order of the split.
+
+        The mean is over the classes that are in the truth or the prediction of that photograph. None: no pixel of its
+        mask is labelled.
+        """
+        scores: dict[str, float | None] = super().metrics(env)[_PER_IMAGE]
+        return scores
 
     def headline(self, env: Environment) -> str:
         figures = self.metrics(env)

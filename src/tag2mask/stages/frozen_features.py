@@ -4,7 +4,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor
@@ -12,7 +11,7 @@ from torch import Tensor
 from tag2mask.data.samples import Sample
 from tag2mask.engine.environment import Environment
 from tag2mask.engine.stage import Estimate, PerImageStage
-from tag2mask.errors import WorkspaceError
+from tag2mask.engine.workspace import reading_artifact
 from tag2mask.networks.inference import ScaleSettings
 from tag2mask.stages.backbone import BackboneSettings
 from tag2mask.stages.timing import seconds_per_image
@@ -70,10 +69,8 @@ class FrozenFeatures(PerImageStage):
             WorkspaceError: the file is missing or damaged.
         """
         path = self.path(env, image_id)
-        try:
-            features = load_tensors(path.read_bytes())["features"]
-        except (OSError, KeyError, SafetensorError) as error:
-            raise WorkspaceError(f"{path}: cannot be read ({error}); delete {path.parent.parent}") from error
+        with reading_artifact(path, self.folder(env)):
+            features: Tensor = load_tensors(path.read_bytes())["features"]
         return features[int(mirror)].float()
 
     def shape(self, env: Environment) -> tuple[int, int, int]:

@@ -5,10 +5,12 @@ import numpy.typing as npt
 
 from tag2mask.data.classes import BACKGROUND, UNLABELLED
 from tag2mask.data.images import image_size
-from tag2mask.data.masks import encode_mask, overlay, read_mask
+from tag2mask.data.layers import LabelMap, MapLayer
+from tag2mask.data.masks import encode_mask, read_mask
 from tag2mask.data.samples import Sample
 from tag2mask.engine.environment import Environment
 from tag2mask.engine.stage import PerImageStage
+from tag2mask.engine.workspace import reading_artifact
 from tag2mask.errors import DataError
 
 
@@ -22,11 +24,17 @@ class LabelStage(PerImageStage):
         return ""
 
     def load(self, env: Environment, image_id: str) -> npt.NDArray[np.uint8]:
-        """The mask of one photograph, uint8 (H, W)."""
-        return read_mask(self.path(env, image_id))
+        """The mask of one photograph, uint8 (H, W).
 
-    def picture(self, env: Environment, image_id: str, image: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-        return overlay(image, self.load(env, image_id))
+        Raises:
+            WorkspaceError: the file is missing or damaged.
+        """
+        path = self.path(env, image_id)
+        with reading_artifact(path, self.folder(env)):
+            return read_mask(path)
+
+    def layers(self, env: Environment, image_id: str) -> dict[str, MapLayer]:
+        return {"": LabelMap(self.load(env, image_id))}
 
 
 def encode_labels(sample: Sample, labels: npt.NDArray[np.uint8]) -> bytes:

@@ -14,6 +14,7 @@ from tag2mask.engine.environment import Environment
 from tag2mask.engine.stage import Accumulator, Estimate, ReduceStage
 from tag2mask.engine.system import Batch, Losses, ParameterGroup, Position, System
 from tag2mask.engine.training import TrainingSettings, TrainingStage
+from tag2mask.engine.workspace import reading_artifact
 from tag2mask.errors import SettingsError
 from tag2mask.evaluation.classification import classification_scores
 from tag2mask.evaluation.text import percent
@@ -121,7 +122,8 @@ class TrainClassifier(TrainingStage):
 
     def load(self, env: Environment, *, output_stride: int | None = None) -> Classifier:
         """The trained classifier on the environment's device, at an output stride of choice."""
-        network, _ = load_model(self.model_path(env), output_stride=output_stride)
+        with reading_artifact(self.model_path(env), self.folder(env)):
+            network, _ = load_model(self.model_path(env), output_stride=output_stride)
         assert isinstance(network, Classifier)
         return env.runtime.place(network)
 

@@ -13,6 +13,7 @@ from tag2mask.data.view import LABELS, to_view
 from tag2mask.engine.environment import Environment
 from tag2mask.engine.system import Batch, Losses, ParameterGroup, Position, System
 from tag2mask.engine.training import TrainingSettings, TrainingStage
+from tag2mask.engine.workspace import reading_artifact
 from tag2mask.errors import SettingsError, unknown_choice
 from tag2mask.networks.inference import InferenceSettings
 from tag2mask.networks.model_file import ModelHeader, load_model, save_model
@@ -184,7 +185,8 @@ class TrainSegmenter(TrainingStage):
 
     def load(self, env: Environment) -> Segmenter:
         """The trained network on the environment's device."""
-        network, _ = load_model(self.model_path(env))
+        with reading_artifact(self.model_path(env), self.folder(env)):
+            network, _ = load_model(self.model_path(env))
         assert isinstance(network, Segmenter)
         return env.runtime.place(network)
 

@@ -1,0 +1,253 @@
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import tag2mask
+from tag2mask.engine.workspace import Workspace
+from tag2mask.errors import WorkspaceError
+from tag2mask.files import folder_size
+from tag2mask.housekeeping import in_bytes, list_workspace, prune_workspace
+from tag2mask.run_record import RUN_FILE
+
+
+def stage(root: Path, name: str, number: int, *, size: int = 1000, complete: bool = True) -> str:
+    folder = root / "stages" / f"{name}-{number:016x}"
+    (folder / "items").mkdir(parents=True)
+    (folder / "items" / "a.png").write_bytes(bytes(size))
+    if complete:
+        (folder / "stage.json").write_text("{}")
+    return folder.name
+
+
+def run(root: Path, name: str, stages: list[str], **more: Any) -> Path:
+    folder = root / "runs" / name
+    (folder / "masks").mkdir(parents=True)
+    (folder / "masks" / "a.png").write_bytes(bytes(500))
+    record = {
+        "state": "finished",
+        "method": "cam",
+        "data": "/photos",
+        "settings": {},
+        "run": {},
+        "runtime": {},
+        "stages": [{"name": "x", "split": "train", "folder": stage} for stage in stages],
+        **more,
+    }
+    (folder / RUN_FILE).write_text(json.dumps(record))
+    return folder
+
+
+VAL = {"val": {"mean_iou": 0.3244}, "classifier": {"mean_average_precision": 0.9}}
+TAGS = {"classifier": {"mean_average_precision": 0.84}}
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """Two finished runs on one classifier, an unfinished one, a stage that nobody uses, and leftovers."""
+    root = tmp_path / "ws"
+    shared = stage(root, "classifier", 1, size=5000)
+    first, second = stage(root, "segmenter", 2), stage(root, "segmenter", 3)
+    killed = stage(root, "segmenter", 4, complete=False)
+    stage(root, "cams", 5, size=7000)
+    run(root, "cam-aa01", [shared, first], finished="2025-03-04T10:20:30+01:00", metrics=VAL)
+    run(root, "cam-aa02", [shared, second], finished="2025-03-05T10:20:30+01:00", metrics=TAGS)
+    run(root, "cam-bb", [shared, killed], state="running", started="2025-03-06T10:20:30+01:00")
+    (root / "stages" / first / "items" / "b.png.part").write_bytes(bytes(300))
+    (root / "stages" / "seeds-0000000000000009.part").mkdir()
+    (root / "stages" / "seeds-0000000000000009.part" / "c.png").write_bytes(bytes(200))
+    (root / "digests.json").write_text("{}")
+    (root / ".lock").touch()
+    return root
+
+
+def everything(root: Path) -> set[str]:
+    return {path.relative_to(root).as_posix() for path in root.rglob("*")}
+
+
+def test_a_listing_has_runs_and_stages_with_sizes(root: Path) -> None:
+    before = everything(root)
+    listing = tag2mask.list_workspace(root)
+    assert [(item.name, item.state, item.date[:10], item.headline) for item in listing.runs] == [
+        ("cam-bb", "unfinished", "2025-03-06", ""),
+        ("cam-aa02", "finished", "2025-03-05", "mAP 84.0"),
+        ("cam-aa01", "finished", "2025-03-04", "val mIoU 32.4"),
+    ]
+    first = listing.runs[-1]
+    assert first.bytes == folder_size(root / "runs" / "cam-aa01")
+    assert first.stage_bytes == 5002 + 1302
+    assert first.data == "/photos"
+    assert [(item.name[:-16], item.complete, len(item.runs), item.bytes) for item in listing.stages] == [
+        ("cams-", True, 0, 7002),
+        ("classifier-", True, 3, 5002),
+        ("segmenter-", True, 1, 1302),
+        ("segmenter-", True, 1, 1002),
+        ("segmenter-", False, 1, 1000),
+    ]
+    assert listing.bytes == folder_size(root / "runs") + folder_size(root / "stages")
+    assert listing.prunable == 7002 + 300 + 200 == prune_workspace(root).bytes
+    assert everything(root) == before
+    content = json.loads(json.dumps(listing.to_dict()))
+    assert content["prunable"] == 7502
+    assert content["runs"][2]["headline"] == "val mIoU 32.4"
+    table = listing.table()
+    assert "cam-aa01" in table
+    assert "2025-03-04 10:20" in table
+    assert "3 runs and 5 stages" in table
+    assert "would free 7.5 kB" in table
+
+
+def test_a_run_is_running_while_the_workspace_is_locked(root: Path) -> None:
+    with Workspace(root).lock():
+        listing = list_workspace(root)
+        assert listing.runs[0].state == "running"
+        assert listing.leftovers == ()
+        assert prune_workspace(root, unfinished=True).runs == ()
+        assert [name[:5] for name in prune_workspace(root, unfinished=True).stages] == ["cams-"]
+        with pytest.raises(WorkspaceError, match="another tag2mask is writing"):
+            prune_workspace(root, dry_run=False)
+
+
+def test_nothing_is_deleted_without_being_told_to(root: Path) -> None:
+    before = everything(root)
+    pruned = tag2mask.prune_workspace(root, runs=["cam-aa01"], unfinished=True)
+    assert not pruned.deleted
+    assert everything(root) == before
+    assert pruned.runs == ("cam-aa01", "cam-bb")
+    assert "nothing was deleted; --yes deletes it" in pruned.text()
+
+
+def test_what_no_run_uses_goes(root: Path) -> None:
+    size = folder_size(root)
+    pruned = prune_workspace(root, dry_run=False)
+    assert pruned.deleted
+    assert pruned.runs == ()
+    assert [name[:5] for name in pruned.stages] == ["cams-"]
+    assert set(pruned.leftovers) == {
+        "stages/segmenter-0000000000000002/items/b.png.part",
+        "stages/seeds-0000000000000009.part",
+    }
+    assert size - folder_size(root) == pruned.bytes == 7502
+    assert {path.name[:-17] for path in (root / "stages").iterdir()} == {"classifier", "segmenter"}
+    assert prune_workspace(root, dry_run=False).text() == "nothing to free"
+
+
+@pytest.mark.parametrize("given", ["cam-aa01", "cam-aa01/", "path"])
+def test_a_run_goes_with_the_stages_only_it_uses(root: Path, given: str) -> None:
+    name = str(root / "runs" / "cam-aa01") if given == "path" else given
+    prune_workspace(root, dry_run=False)
+    pruned = prune_workspace(root, runs=[name], dry_run=False)
+    assert pruned.runs == ("cam-aa01",)
+    assert pruned.stages == ("segmenter-0000000000000002",)
+    assert sorted(path.name for path in (root / "runs").iterdir()) == ["cam-aa02", "cam-bb"]
+    assert (root / "stages" / "classifier-0000000000000001" / "items" / "a.png").is_file()
+
+
+def test_unfinished_runs_and_stages_go_when_asked_for(root: Path) -> None:
+    (root / "runs" / "cam-old").mkdir()  # an early version's, killed before it wrote a record
+    (root / "stages" / "segmenter-0000000000000003" / "stage.json").unlink()
+    pruned = prune_workspace(root, unfinished=True, dry_run=False)
+    assert pruned.runs == ("cam-bb", "cam-old")
+    assert [name[-1] for name in pruned.stages] == ["5", "3", "4"]
+
+
+def test_which_run_is_meant_must_be_clear(root: Path, tmp_path: Path) -> None:
+    for given, message in (
+        ("cam-a", r"'cam-a' fits several runs: cam-aa02, cam-aa01"),
+        ("dsrg", r"unknown run 'dsrg'; choices: cam-bb, cam-aa02, cam-aa01"),
+        (str(root / "stages" / "classifier-0000000000000001"), "not a run of this workspace"),
+        (str(root / "runs" / ".." / "runs" / "x"), "not a run of this workspace"),
+        ("", "unknown run ''"),
+    ):
+        with pytest.raises(WorkspaceError, match=message):
+            prune_workspace(root, runs=[given], dry_run=False)
+    assert prune_workspace(root, runs=["cam-b"]).runs == ("cam-bb",)
+
+
+def test_a_damaged_record_keeps_everything_until_its_run_goes(root: Path) -> None:
+    (root / "runs" / "cam-aa02" / RUN_FILE).write_text("{")
+    listing = list_workspace(root)
+    assert [run.state for run in listing.runs] == ["unfinished", "finished", "damaged"]
+    assert listing.prunable == 0
+    with pytest.raises(WorkspaceError, match=r"cam-aa02.run\.json: damaged.*--run cam-aa02"):
+        prune_workspace(root, dry_run=False)
+    pruned = prune_workspace(root, runs=["cam-aa02"], dry_run=False)
+    assert "segmenter-0000000000000003" in pruned.stages
+
+
+def test_links_are_not_followed(root: Path, tmp_path: Path) -> None:
+    outside = tmp_path / "outside"
+    (outside / "deep").mkdir(parents=True)
+    (outside / "precious.png.part").write_bytes(bytes(10_000))
+    (root / "stages" / "cams-0000000000000007").symlink_to(outside)
+    (root / "stages" / "cams-0000000000000005" / "linked").symlink_to(outside)
+    (root / "runs" / "cam-linked").symlink_to(outside)
+    (root / "runs" / "linked.part").symlink_to(outside)
+    listing = list_workspace(root)
+    assert not any("linked" in run.name for run in listing.runs)
+    assert listing.bytes < 20_000
+    with pytest.raises(WorkspaceError, match="not a run"):
+        prune_workspace(root, runs=[root / "runs" / "cam-linked"])
+    prune_workspace(root, runs=["cam-aa01"], unfinished=True, dry_run=False)
+    assert (outside / "precious.png.part").stat().st_size == 10_000
+    assert (outside / "deep").is_dir()
+    assert (root / "stages" / "cams-0000000000000007").is_symlink()
+    (root / "stages").rename(tmp_path / "elsewhere")
+    (root / "stages").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(WorkspaceError, match="stages: a link"):
+        prune_workspace(root)
+
+
+def test_what_is_not_a_stage_is_left_alone(root: Path) -> None:
+    (root / "stages" / "my notes").mkdir()
+    (root / "stages" / "my notes" / "text").write_text("keep")
+    (root / "other.part").write_text("keep")
+    prune_workspace(root, dry_run=False)
+    assert (root / "stages" / "my notes" / "text").read_text() == "keep"
+    assert (root / "other.part").read_text() == "keep"
+
+
+def test_a_kill_in_the_middle_leaves_no_half_stage(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tag2mask.housekeeping.shutil.rmtree", lambda path: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        prune_workspace(root, dry_run=False)
+    monkeypatch.undo()
+    assert not (root / "stages" / "cams-0000000000000005").exists()
+    assert (root / "stages" / "cams-0000000000000005.part").is_dir()
+    (root / "stages" / "cams-0000000000000005").mkdir()  # made again meanwhile, and given up once more
+    prune_workspace(root, dry_run=False)
+    assert not list((root / "stages").glob("cams-*"))
+
+
+@pytest.mark.parametrize("verb", [list_workspace, prune_workspace])
+def test_what_is_no_workspace_is_told(tmp_path: Path, verb: Any) -> None:
+    (tmp_path / "file").touch()
+    (tmp_path / "project" / "runs" / "exp1").mkdir(parents=True)
+    for name, message in (("nowhere", "no such folder"), ("file", "a file"), ("project", "not a workspace")):
+        with pytest.raises(WorkspaceError, match=f"{name}: {message}"):
+            verb(tmp_path / name)
+
+
+def test_an_empty_workspace(tmp_path: Path) -> None:
+    (tmp_path / ".lock").touch()
+    assert list_workspace(tmp_path).bytes == 0
+    assert prune_workspace(tmp_path, dry_run=False).text() == "nothing to free"
+    with pytest.raises(WorkspaceError, match="unknown run 'x'; choices: none"):
+        prune_workspace(tmp_path, runs=["x"])
+
+
+@pytest.mark.parametrize(
+    ("count", "text"),
+    [
+        (0, "0 B"),
+        (999, "999 B"),
+        (1000, "1.0 kB"),
+        (9949, "9.9 kB"),
+        (999_600, "1.0 MB"),
+        (26e6, "26 MB"),
+        (5e15, "5000 TB"),
+    ],
+)
+def test_sizes_are_written_for_people(count: float, text: str) -> None:
+    assert in_bytes(int(count)) == text

@@ -1,0 +1,82 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tag2mask import input_check
+from tag2mask.configure import as_arguments, parse_arguments
+from tag2mask.data.masks import read_mask, write_mask
+from tag2mask.engine.environment import Environment
+from tag2mask.engine.plan import Plan
+from tag2mask.engine.progress import Reporter
+from tag2mask.errors import DataError
+from tag2mask.input_check import check_input
+from tag2mask.methods.registry import METHODS
+from tag2mask.verbs import prepare
+from tests.builders import TINY, write_shapes
+
+
+def prepared(folder: Path) -> tuple[Plan, Environment]:
+    given = {"data": folder / "da ta", "workspace": folder / "ws", "threads": 2, "device": "cpu", **TINY}
+    env, plan = prepare(parse_arguments(METHODS["cam"], as_arguments(given)), Reporter(quiet=True))
+    return plan, env
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    return write_shapes(tmp_path / "da ta")
+
+
+@pytest.fixture
+def read(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Names of the photographs and masks that were decoded."""
+    names: list[str] = []
+    image, truth = input_check.read_image, input_check.read_truth
+    monkeypatch.setattr(input_check, "read_image", lambda path: (names.append(path.name), image(path)))
+    monkeypatch.setattr(
+        input_check,
+        "read_truth",
+        lambda sample, classes: (names.append(f"mask of {sample.id}"), truth(sample, classes)),
+    )
+    return names
+
+
+def test_everything_is_read_once_and_remembered(data: Path, tmp_path: Path, read: list[str]) -> None:
+    plan, env = prepared(tmp_path)
+    check_input(plan, env)
+    assert sorted(read) == sorted(
+        [f"shape_{n:02d}.png" for n in range(9)] + [f"mask of shape_{n:02d}" for n in range(9)]
+    )
+    assert not (tmp_path / "ws").exists()
+    env.workspace.save_digests()
+    read.clear()
+    check_input(*prepared(tmp_path))
+    assert read == []
+    mask = data / "SegmentationClass" / "shape_06.png"
+    write_mask(mask, np.zeros_like(read_mask(mask)))
+    check_input(*prepared(tmp_path))
+    assert read == ["mask of shape_06"]
+
+
+def test_masks_that_no_stage_reads_are_not_opened(data: Path, tmp_path: Path, read: list[str]) -> None:
+    plan, env = prepared(tmp_path)
+    check_input(Plan(plan.model, plan.predictions, {}), env)
+    assert sorted(read) == [f"shape_{n:02d}.png" for n in range(9)]
+
+
+def test_the_first_bad_one_is_named_and_all_are_counted(data: Path, tmp_path: Path) -> None:
+    for name in ("JPEGImages/shape_07.png", "JPEGImages/shape_04.png", "SegmentationClass/shape_01.png"):
+        (data / name).write_bytes((data / name).read_bytes()[:60])
+    with pytest.raises(DataError) as caught:
+        check_input(*prepared(tmp_path))
+    assert str(caught.value).startswith(f"{data / 'JPEGImages' / 'shape_04.png'}: ")
+    assert "; 3 photographs or masks cannot be used; " in str(caught.value)
+    assert f"`tag2mask data check '{data}'`" in str(caught.value)
+
+
+def test_a_mask_of_another_size_is_told_early(data: Path, tmp_path: Path) -> None:
+    masks = data / "SegmentationClass"
+    (masks / "shape_01.png").write_bytes((masks / "shape_00.png").read_bytes())
+    with pytest.raises(DataError, match=r"SegmentationClass.shape_01\.png: size") as caught:
+        check_input(*prepared(tmp_path))
+    assert "photographs or masks" not in str(caught.value)

@@ -1,0 +1,318 @@
+import dataclasses
+import io
+import json
+import shutil
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+import yaml
+from PIL import Image
+
+import tag2mask
+from tag2mask.configure import Configuration, as_arguments, parse_arguments
+from tag2mask.data.masks import MaskFile
+from tag2mask.engine.environment import Environment
+from tag2mask.engine.logs import read_log
+from tag2mask.engine.plan import Plan, run_plan
+from tag2mask.engine.progress import Reporter
+from tag2mask.errors import SettingsError, WorkspaceError
+from tag2mask.evaluation.report.content import Card, ReportContent
+from tag2mask.methods.registry import METHODS
+from tag2mask.run_folder import RunResult, write_run
+from tag2mask.run_record import RunRecord, read_record, write_record
+from tag2mask.run_report import check_artifacts, recorded_configuration, report_content, settings_yaml
+from tag2mask.settings import canonical
+from tag2mask.stages.activation_maps import MakeActivationMaps
+from tag2mask.stages.evaluate import Evaluate
+from tag2mask.verbs import prepare
+from tests.builders import TINY, write_shapes
+
+
+class Made(NamedTuple):
+    """A run that is over."""
+
+    result: RunResult
+    configuration: Configuration
+    env: Environment
+    plan: Plan
+
+    @property
+    def record(self) -> RunRecord:
+        return read_record(self.result.folder)
+
+    def content(self, gallery: int = 100) -> ReportContent:
+        return report_content("a run", self.record, self.plan, self.env, gallery=gallery)
+
+
+def make(folder: Path, **given: Any) -> Made:
+    places = {"data": folder / "data", "workspace": folder / "ws", "threads": 2, "device": "cpu", "pictures": 0}
+    configuration = parse_arguments(METHODS["cam"], as_arguments({**places, **TINY, **given}))
+    env, plan = prepare(configuration, Reporter(quiet=True))
+    result = write_run(plan, run_plan(plan, env), configuration, env)
+    return Made(result, configuration, env, plan)
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
+    """With truth, the upper bound and masks of all photographs; changed by no test."""
+    folder = tmp_path_factory.mktemp("told")
+    write_shapes(folder / "data")
+    return make(folder, bound=True, all_masks=True)
+
+
+@pytest.fixture(scope="module")
+def untold(tmp_path_factory: pytest.TempPathFactory) -> Made:
+    """Photographs and a table of tags, nothing else: some are held out, and no figure of masks is possible."""
+    folder = tmp_path_factory.mktemp("untold")
+    shapes = write_shapes(folder / "shapes", train=12, val=0, masks=False)
+    (shapes / "JPEGImages").rename(folder / "data")
+    rows = (shapes / "tags.csv").read_text().replace("JPEGImages/", "")
+    (folder / "data" / "labels.csv").write_text(rows)
+    return make(folder, hold_out=0.2)
+
+
+def cards(content: ReportContent) -> dict[str, Card]:
+    return {card.id: card for card in content.cards}
+
+
+def pixels(data: bytes) -> np.ndarray:
+    return np.asarray(Image.open(io.BytesIO(data)).convert("RGBA"))
+
+
+def test_every_photograph_has_a_card_with_what_was_made_of_it(made: Made) -> None:
+    content = made.content()
+    found = cards(content)
+    assert list(found) == [sample.id for split in made.env.dataset.splits for sample in split]
+    assert content.cards_total == len(found) == 9
+    two_tags = ["photograph", "CAM", "CAM disc", "CAM square", "seeds", "pseudo-label", "prediction", "truth"]
+    assert [layer.name for layer in found["shape_00"].layers] == two_tags
+    assert [layer.name for layer in found["shape_01"].layers] == [n for n in two_tags if not n.startswith("CAM ")]
+    assert [layer.name for layer in found["shape_07"].layers] == ["photograph", "prediction", "supervised", "truth"]
+    for card in found.values():
+        sample = made.env.dataset.sample(card.id)
+        assert [layer.kind for layer in card.layers] == ["photo", *["cover"] * (len(card.layers) - 1)]
+        assert card.tags == card.present == sample.tags
+        height, width = card.size
+        assert pixels(card.layers[0].data).shape == (height, width, 4)
+        assert isinstance(sample.mask, MaskFile)
+        truth = np.asarray(Image.open(sample.mask.path))
+        assert np.array_equal(pixels(card.layers[-1].data)[..., 3] > 0, truth > 0)
+    assert {card.split for card in found.values()} == {"train", "val"}
+
+
+def test_scores_of_a_photograph_are_those_of_its_own_results(made: Made) -> None:
+    content = made.content()
+    assert content.rankings == ["val", "seeds", "pseudo_labels", "train", "bound_val"]
+    for card in cards(content).values():
+        names = {"val", "bound_val"} if card.split == "val" else {"seeds", "pseudo_labels", "train"}
+        assert set(card.scores) == names
+        for name in names:
+            stage = made.plan.results[name]
+            assert isinstance(stage, Evaluate)
+            assert card.scores[name] == stage.per_image(made.env)[card.id]
+
+
+def test_the_gallery_is_spread_over_all_lists(made: Made) -> None:
+    few = made.content(gallery=3)
+    assert [card.id for card in few.cards] == ["shape_01", "shape_04", "shape_07"]
+    assert few.cards_total == 9
+    assert list(made.content(gallery=0).cards) == []
+
+
+def test_cards_are_made_when_they_are_asked_for(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
+    loaded = []
+    load = MakeActivationMaps.load
+    monkeypatch.setattr(MakeActivationMaps, "load", lambda *given: loaded.append(given[2]) or load(*given))
+    content = made.content()
+    assert not loaded
+    next(iter(content.cards))
+    assert 0 < len(loaded) <= 6
+
+
+def test_figures_class_by_class(made: Made) -> None:
+    scores = {item.name: item for item in made.content().scores}
+    assert list(scores) == ["classifier", "seeds", "pseudo_labels", "val", "train", "bound_val"]
+    for name, item in scores.items():
+        metrics = made.result.metrics[name]
+        if name == "classifier":
+            assert item.measure == "average precision"
+            assert item.mean == metrics["mean_average_precision"]
+            assert item.values == metrics["average_precision"]
+            assert item.confusion is None
+        else:
+            assert item.measure == "IoU"
+            assert item.mean == metrics["mean_iou"]
+            assert list(item.values) == ["background", "disc", "square"]
+            assert item.confusion is not None
+            assert sum(map(sum, item.confusion)) == metrics["pixels"]
+        assert item.headline == dict(made.content().headlines)[name]
+
+
+def test_a_classifier_without_a_positive_has_no_figures(tmp_path: Path) -> None:
+    table = write_shapes(tmp_path / "data") / "tags.csv"
+    rows = table.read_text().splitlines()
+    table.write_text("\n".join([*rows[:7], *(row.split(",")[0] + "," for row in rows[7:])]) + "\n")
+    content = make(tmp_path).content()
+    assert "classifier" not in [item.name for item in content.scores]
+    assert "mAP -" in dict(content.headlines)["classifier"]
+
+
+def test_trainings_are_told_apart_and_have_their_logs_losses(made: Made) -> None:
+    trainings = made.content().trainings
+    assert [training.name for training in trainings] == ["classifier", "segmenter (val)", "segmenter (bound_val)"]
+    log = read_log(made.plan.model.folder(made.env))
+    (curve,) = trainings[1].curves
+    assert curve.name == "cross_entropy"
+    assert list(curve.steps) == [line["step"] for line in log]
+    assert list(curve.values) == [line["cross_entropy"] for line in log]
+
+
+def test_facts_figures_stages_and_settings(made: Made) -> None:
+    content, record = made.content(), made.record
+    facts = dict(content.facts)
+    assert facts["method"].startswith("cam: ")
+    assert str(made.env.dataset.root) in facts["data"]
+    assert facts["photographs"] == "6 train, 3 val"
+    assert "no mask is seen" in facts["learnt from"]
+    assert facts["machine"] == "cpu, precision 32-true, 2 threads"
+    assert facts["seed"] == "0"
+    assert facts["date"].startswith(record.finished[:16].replace("T", " ") + " UTC")
+    assert f"torch {record.versions['torch']}" in facts["versions"]
+    assert [row.name for row in content.stages] == [stage.folder for stage in record.stages]
+    (figure,) = content.figures
+    assert (figure.title, figure.media_type) == ("threshold curve", "image/png")
+    assert pixels(figure.data).shape[0] > 100
+    assert content.classes[:2] == [("background", "#000000"), ("disc", "#800000")]
+    assert content.settings == (made.result.folder / "settings.yaml").read_text() == settings_yaml(record)
+
+
+def test_an_early_run_has_no_date(made: Made) -> None:
+    record = dataclasses.replace(made.record, finished="")
+    content = report_content("early", record, made.plan, made.env, gallery=0)
+    assert dict(content.facts)["date"] == "not recorded"
+
+
+def test_the_written_settings_give_the_run_again(made: Made) -> None:
+    again = parse_arguments(METHODS["cam"], ["--config", str(made.result.folder / "settings.yaml")])
+    for part in ("settings", "run", "runtime"):
+        assert canonical(getattr(again, part)) == canonical(getattr(made.configuration, part)), part
+    assert yaml.safe_load((made.result.folder / "settings.yaml").read_text())["all_masks"] is True
+
+
+def test_notes_say_what_was_chosen_on_the_truth(made: Made) -> None:
+    best = made.result.metrics["cam_curve"]["best_threshold"]
+    (note,) = made.content().notes
+    assert f"{best:.2f}, was chosen on the truth: it is reported, not used" in note
+    assert f"- {note}\n" in (made.result.folder / "summary.md").read_text()
+
+
+def test_without_truth_the_notes_say_so_and_no_figure_is_made_up(untold: Made) -> None:
+    content = untold.content()
+    held, no_train, no_val = content.notes
+    assert "held out of training" in held
+    assert "the classifier's tags alone were scored" in held
+    assert held.startswith(f"{len(untold.env.split('val'))} of the 12 photographs")
+    assert no_train.startswith("no truth: no true masks of the ")
+    assert "could not be measured (left out: cam_curve, seeds, pseudo_labels, train); look at them." in no_train
+    assert "held-out photographs" in no_val
+    assert "(left out: val)" in no_val
+    assert list(content.rankings) == []
+    assert [item.name for item in content.scores] == ["classifier"]
+    assert list(content.figures) == []
+    summary = (untold.result.folder / "summary.md").read_text()
+    for note in content.notes:
+        assert f"- {note}\n" in summary
+    found = cards(content)
+    assert len(found) == 12
+    for card in found.values():
+        assert card.scores == {}
+        assert card.present == ()
+        assert [layer.name for layer in card.layers][-1] == "prediction"
+        assert "truth" not in [layer.name for layer in card.layers]
+    assert len(list(untold.result.masks.iterdir())) == 12
+
+
+def test_a_record_gives_its_configuration(made: Made) -> None:
+    found = recorded_configuration(made.result.folder, made.record)
+    assert found.settings == dataclasses.replace(
+        made.configuration.settings,
+        classifier=found.settings.classifier,  # without what cannot change a result
+        segmenter=found.settings.segmenter,
+    )
+    assert canonical(found.settings) == canonical(made.configuration.settings)
+    assert Path(found.run.workspace) == made.env.workspace.root
+    env, plan = prepare(found, Reporter(quiet=True))
+    check_artifacts(made.result.folder, made.record, plan, env)
+
+
+@pytest.fixture
+def copied(made: Made, tmp_path: Path) -> Path:
+    """The run in a workspace that may be spoilt."""
+    shutil.copytree(made.env.workspace.root, tmp_path / "moved")
+    return tmp_path / "moved" / "runs" / made.result.folder.name
+
+
+def test_a_moved_workspace_gives_the_same_page(made: Made, copied: Path) -> None:
+    before = made.result.report.read_bytes()
+    (copied / "report.html").unlink()
+    assert tag2mask.report(copied / "run.json", quiet=True) == copied / "report.html"
+    assert (copied / "report.html").read_bytes() == before
+
+
+def test_what_is_missing_is_named_with_the_way_out(made: Made, copied: Path) -> None:
+    stage = made.plan.model.folder(made.env).name
+    (copied.parents[1] / "stages" / stage / "stage.json").unlink()
+    with pytest.raises(
+        WorkspaceError, match=rf"its stage {stage} is not in .*tag2mask run cam --config .*settings.yaml"
+    ):
+        tag2mask.report(copied, quiet=True)
+    shutil.rmtree(copied.parents[1] / "stages")
+    with pytest.raises(WorkspaceError, match="not in a workspace"):
+        tag2mask.report(copied, quiet=True)
+
+
+def test_a_run_of_other_data_is_not_mixed_with_it(made: Made, copied: Path, tmp_path: Path) -> None:
+    shutil.copytree(made.env.dataset.root, tmp_path / "data")
+    write_record(copied, dataclasses.replace(made.record, data=str(tmp_path / "data")))
+    tag2mask.report(copied, out=tmp_path / "same.html", quiet=True)  # the same photographs elsewhere are the same
+    Image.new("RGB", (64, 48)).save(tmp_path / "data" / "JPEGImages" / "shape_03.png")
+    with pytest.raises(WorkspaceError, match="have changed since: it would have the stage classifier-"):
+        tag2mask.report(copied, quiet=True)
+
+
+def test_a_run_that_has_not_finished_has_no_report(made: Made, copied: Path) -> None:
+    write_record(copied, dataclasses.replace(made.record, state="running"))
+    with pytest.raises(WorkspaceError, match="has not finished"):
+        tag2mask.report(copied, quiet=True)
+    content = json.loads((copied / "run.json").read_text())
+    (copied / "run.json").write_text(json.dumps({**content, "state": "finished", "method": "cap"}))
+    with pytest.raises(SettingsError, match="unknown method 'cap'"):
+        tag2mask.report(copied, quiet=True)
+
+
+def test_a_table_named_from_another_folder_is_found(
+    made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    write_shapes(tmp_path / "data")
+    (tmp_path / "data" / "tags.csv").rename(elsewhere / "mine.csv")
+    monkeypatch.chdir(elsewhere)
+    run = make(tmp_path, labels_csv="mine.csv", train_list="train")
+    monkeypatch.chdir(tmp_path)
+    found = recorded_configuration(run.result.folder, run.record)
+    assert found.run.labels_csv == str(elsewhere / "mine.csv")
+    assert found.run.train_list == "train"
+    before = run.result.report.read_bytes()
+    assert tag2mask.report(run.result.folder, quiet=True).read_bytes() == before
+
+
+def test_the_verb_checks_what_it_is_given(made: Made, tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match=r"--out .*: is a folder"):
+        tag2mask.report(made.result.folder, out=tmp_path, quiet=True)
+    with pytest.raises(SettingsError, match="gallery: -1 must not be negative"):
+        tag2mask.report(made.result.folder, gallery=-1, quiet=True)
+    with pytest.raises(WorkspaceError, match=r"run\.json"):
+        tag2mask.report(tmp_path, quiet=True)
