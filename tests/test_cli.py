@@ -1,5 +1,6 @@
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import pytest
@@ -163,6 +164,20 @@ def test_what_a_user_can_run_into_is_no_trace(
     err = capsys.readouterr().err
     assert err.startswith(f"tag2mask: error: {message}")
     assert err.count("\n") == 1
+
+
+def test_a_warning_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    written: list[str] = []
+
+    def warn(words: list[str]) -> int:
+        written.append(warnings.formatwarning("two\nlines", UserWarning, "file.py", 7, "source(line)"))
+        return 0
+
+    monkeypatch.setattr("tag2mask.cli._dispatch", warn)
+    usual = warnings.formatwarning
+    assert main(["list-methods"]) == 0
+    assert written == ["tag2mask: warning: two lines\n"]
+    assert warnings.formatwarning is usual
 
 
 def test_a_fault_of_the_program_stays_one(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,6 +4,7 @@ import argparse
 import os
 import sys
 import traceback
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -44,6 +45,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in words
     words = [word for word in words if word != "--debug"]
+    usual = warnings.formatwarning
+    if not debug:
+        warnings.formatwarning = _warning_line
     try:
         return _dispatch(words)
     except BrokenPipeError:
@@ -68,6 +72,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise
         print(f"tag2mask: error: {message}", file=sys.stderr)
         return 2
+    finally:
+        warnings.formatwarning = usual
+
+
+def _warning_line(message: Warning | str, *where: object, **more: object) -> str:
+    """A warning as users read it: one line, without the source line that gave it."""
+    return f"tag2mask: warning: {' '.join(str(message).split())}\n"
 
 
 def _message(error: BaseException) -> str:

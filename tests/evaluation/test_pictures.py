@@ -25,6 +25,13 @@ def colours(sheet: Image.Image, left: int, top: int, width: int, height: int) ->
     return {tuple(colour) for colour in part.reshape(-1, 3).tolist()}
 
 
+def test_captions_have_letters_of_many_languages() -> None:
+    def drawn(caption: str) -> bytes:
+        return contact_sheet(["photograph"], [[RED]], [caption]).tobytes()
+
+    assert len({drawn(letter) for letter in "äöüéñжλ"}) == 7  # no two of them the same empty box
+
+
 def test_pictures_stand_in_rows_and_columns() -> None:
     small = np.full((10, 10, 3), (0, 128, 0), np.uint8)
     sheet = contact_sheet(["photograph", "mask"], [[RED, BLUE], [BLUE, small]], ["one", "two"], cell=40)

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties, findfont
 from PIL import Image, ImageDraw, ImageFont
 
 from tag2mask.data.layers import RGB
@@ -28,7 +29,8 @@ def contact_sheet(
         cell: side of a cell in pixels.
     """
     margin, line = 6, 18
-    font = ImageFont.load_default(size=13)
+    # Pillow's own font knows no letter beyond ASCII; the one that matplotlib brings knows most.
+    font = ImageFont.truetype(findfont(FontProperties()), size=13)
     height = line + margin + len(rows) * (cell + line + margin)
     sheet = Image.new("RGB", (margin + len(titles) * (cell + margin), height), "white")
     draw = ImageDraw.Draw(sheet)
