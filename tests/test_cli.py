@@ -192,3 +192,15 @@ def test_a_fault_of_the_program_stays_one(monkeypatch: pytest.MonkeyPatch) -> No
 def test_help_does_not_wait_for_torch() -> None:
     code = "import sys; from tag2mask.cli import _parser; _parser().format_help(); sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("photographs", "told"),
+    [("a", "1 mask:    x/masks\n1 overlay: x/overlays\n"), ("ab", "2 masks:    x/masks\n2 overlays: x/overlays\n")],
+)
+def test_masks_are_counted(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], photographs: str, told: str
+) -> None:
+    monkeypatch.setattr("tag2mask.verbs.predict", lambda model, paths, out, **more: paths)
+    assert main(["predict", "m", *photographs, "--out", "x"]) == 0
+    assert capsys.readouterr().out == told

@@ -1,3 +1,5 @@
+import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -30,6 +32,13 @@ def test_the_old_file_stays_until_the_new_one_is_whole(tmp_path: Path) -> None:
         aside.write_bytes(b"new")
         raise OSError("disk full")
     assert target.read_bytes() == b"old"
+
+
+@pytest.mark.parametrize("name", [b"caf\xe9", b"\\\xe9", b"\xff\xfeu", "ü 蜂".encode()])
+def test_names_of_files_come_back_from_json(tmp_path: Path, name: bytes) -> None:
+    write_json(tmp_path / "a.json", {os.fsdecode(name): [os.fsdecode(name)]})
+    ((key, (value,)),) = json.loads((tmp_path / "a.json").read_bytes()).items()
+    assert os.fsencode(key) == os.fsencode(value) == name
 
 
 def test_json_and_sizes(tmp_path: Path) -> None:
@@ -92,6 +101,14 @@ def test_a_folder_that_cannot_be_made(small_disk: Path) -> None:
     remount(small_disk, "ro")
     with pytest.raises(OSError, match=r"Read-only file system: '.*/new/file'"):
         write_bytes(small_disk / "new" / "file", b"x")
+
+
+def test_a_file_that_cannot_be_made_has_the_name_that_was_given(tmp_path: Path) -> None:
+    (tmp_path / "page.html").mkdir()
+    with pytest.raises(IsADirectoryError, match=r"page\.html'$"):
+        write_bytes(tmp_path / "page.html", b"x")
+    with pytest.raises(OSError, match=r"'/proc/page\.html'$"):
+        write_bytes(Path("/proc/page.html"), b"x")
 
 
 def test_an_error_that_is_not_the_disks_stays_what_it_is(tmp_path: Path) -> None:

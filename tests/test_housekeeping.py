@@ -152,6 +152,13 @@ def test_unfinished_runs_and_stages_go_when_asked_for(root: Path) -> None:
     assert [name[-1] for name in pruned.stages] == ["5", "3", "4"]
 
 
+def test_unfinished_stages_that_no_record_names_go_when_asked_for(root: Path) -> None:
+    name = stage(root, "cams", 8, complete=False)  # of an early version's run, killed before it wrote a record
+    assert list_workspace(root).prunable == 7502
+    assert name not in prune_workspace(root, dry_run=False).stages
+    assert name in prune_workspace(root, unfinished=True, dry_run=False).stages
+
+
 def test_which_run_is_meant_must_be_clear(root: Path, tmp_path: Path) -> None:
     for given, message in (
         ("cam-a", r"'cam-a' fits several runs: cam-aa02, cam-aa01"),
@@ -165,8 +172,12 @@ def test_which_run_is_meant_must_be_clear(root: Path, tmp_path: Path) -> None:
     assert prune_workspace(root, runs=["cam-b"]).runs == ("cam-bb",)
 
 
-def test_a_damaged_record_keeps_everything_until_its_run_goes(root: Path) -> None:
-    (root / "runs" / "cam-aa02" / RUN_FILE).write_text("{")
+HALF_DAMAGED = {"method": "cam", "data": "", "settings": {}, "run": {}, "runtime": {}, "stages": [], "metrics": None}
+
+
+@pytest.mark.parametrize("text", ["{", json.dumps(HALF_DAMAGED)])
+def test_a_damaged_record_keeps_everything_until_its_run_goes(root: Path, text: str) -> None:
+    (root / "runs" / "cam-aa02" / RUN_FILE).write_text(text)
     listing = list_workspace(root)
     assert [run.state for run in listing.runs] == ["unfinished", "finished", "damaged"]
     assert listing.prunable == 0
@@ -216,7 +227,7 @@ def test_a_kill_in_the_middle_leaves_no_half_stage(root: Path, monkeypatch: pyte
     assert not (root / "stages" / "cams-0000000000000005").exists()
     assert (root / "stages" / "cams-0000000000000005.part").is_dir()
     (root / "stages" / "cams-0000000000000005").mkdir()  # made again meanwhile, and given up once more
-    prune_workspace(root, dry_run=False)
+    prune_workspace(root, unfinished=True, dry_run=False)
     assert not list((root / "stages").glob("cams-*"))
 
 
@@ -224,13 +235,21 @@ def test_a_kill_in_the_middle_leaves_no_half_stage(root: Path, monkeypatch: pyte
 def test_what_is_no_workspace_is_told(tmp_path: Path, verb: Any) -> None:
     (tmp_path / "file").touch()
     (tmp_path / "project" / "runs" / "exp1").mkdir(parents=True)
-    for name, message in (("nowhere", "no such folder"), ("file", "a file"), ("project", "not a workspace")):
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / ".lock").touch()  # left by an early version, to which it was given by mistake
+    for name, message in (
+        ("nowhere", "no such folder"),
+        ("file", "a file"),
+        ("project", "not a workspace"),
+        ("photos", "not a workspace"),
+    ):
         with pytest.raises(WorkspaceError, match=f"{name}: {message}"):
             verb(tmp_path / name)
 
 
 def test_an_empty_workspace(tmp_path: Path) -> None:
     (tmp_path / ".lock").touch()
+    (tmp_path / "stages").mkdir()
     assert list_workspace(tmp_path).bytes == 0
     assert prune_workspace(tmp_path, dry_run=False).text() == "nothing to free"
     with pytest.raises(WorkspaceError, match="unknown run 'x'; choices: none"):

@@ -9,6 +9,7 @@ from tag2mask.data.masks import read_mask, write_mask
 from tag2mask.engine.environment import Environment
 from tag2mask.engine.plan import Plan
 from tag2mask.engine.progress import Reporter
+from tag2mask.engine.workspace import Workspace
 from tag2mask.errors import DataError
 from tag2mask.input_check import check_input
 from tag2mask.methods.registry import METHODS
@@ -77,6 +78,60 @@ def test_the_first_bad_one_is_named_and_all_are_counted(data: Path, tmp_path: Pa
 def test_a_mask_of_another_size_is_told_early(data: Path, tmp_path: Path) -> None:
     masks = data / "SegmentationClass"
     (masks / "shape_01.png").write_bytes((masks / "shape_00.png").read_bytes())
-    with pytest.raises(DataError, match=r"SegmentationClass.shape_01\.png: size") as caught:
+    with pytest.raises(DataError, match=r"SegmentationClass.shape_01\.png: 64x48, but its photograph") as caught:
         check_input(*prepared(tmp_path))
     assert "photographs or masks" not in str(caught.value)
+
+
+def test_equal_files_are_read_once_and_each_is_a_fault(data: Path, tmp_path: Path, read: list[str]) -> None:
+    for number in (1, 4, 7):
+        (data / "JPEGImages" / f"shape_{number:02d}.png").write_bytes(b"")
+    with pytest.raises(DataError) as caught:
+        check_input(*prepared(tmp_path))
+    assert str(caught.value).startswith(f"{data / 'JPEGImages' / 'shape_01.png'}: ")
+    assert "; 3 photographs or masks cannot be used; " in str(caught.value)
+    assert [name for name in read if name in ("shape_01.png", "shape_04.png", "shape_07.png")] == ["shape_01.png"]
+
+
+def test_a_photograph_and_its_mask_are_one_fault(data: Path, tmp_path: Path) -> None:
+    """A mask is held against its photograph, where a bad one is told in other words."""
+    for name in ("JPEGImages/shape_04.png", "SegmentationClass/shape_04.png"):
+        (data / name).write_bytes((data / name).read_bytes()[:60])
+    with pytest.raises(DataError) as caught:
+        check_input(*prepared(tmp_path))
+    assert str(caught.value).startswith(f"{data / 'JPEGImages' / 'shape_04.png'}: ")
+    assert "photographs or masks" not in str(caught.value)
+
+
+def test_what_is_sound_is_kept_where_there_is_a_workspace(data: Path, tmp_path: Path, read: list[str]) -> None:
+    (data / "JPEGImages" / "shape_04.png").write_bytes(b"")
+    with Workspace(tmp_path / "ws").lock():
+        (tmp_path / "ws" / "runs").mkdir()
+    with pytest.raises(DataError):
+        check_input(*prepared(tmp_path))
+    assert len(read) == 18
+    read.clear()
+    with pytest.raises(DataError):
+        check_input(*prepared(tmp_path))
+    assert sorted(read) == ["mask of shape_04", "shape_04.png"]
+
+
+def test_memory_that_cannot_be_kept_does_not_hide_the_fault(data: Path, tmp_path: Path) -> None:
+    (data / "JPEGImages" / "shape_04.png").write_bytes(b"")
+    with Workspace(tmp_path / "ws").lock():
+        (tmp_path / "ws" / "runs").mkdir()
+        with pytest.raises(DataError, match=r"shape_04\.png"):
+            check_input(*prepared(tmp_path))
+    assert not (tmp_path / "ws" / "digests.json").exists()
+
+
+@pytest.mark.parametrize("name", ["nothing", "empty"])
+def test_nothing_is_kept_where_there_is_no_workspace(data: Path, tmp_path: Path, name: str) -> None:
+    (data / "JPEGImages" / "shape_04.png").write_bytes(b"")
+    if name == "empty":
+        (tmp_path / "ws").mkdir()
+    plan, env = prepared(tmp_path)
+    env.workspace.check_free()
+    with pytest.raises(DataError):
+        check_input(plan, env)
+    assert list(tmp_path.rglob("ws/*")) == []

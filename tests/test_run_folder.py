@@ -106,6 +106,7 @@ def test_one_run_has_one_folder(made: Made) -> None:
 def test_the_summary_has_every_figure(made: Made) -> None:
     result, env, _, runs, _ = made
     text = (result.folder / "summary.md").read_text()
+    assert "\n## Time per stage\n" in text
     for run in runs:
         assert run.stage.folder(env).name in text
     for name in ("seeds", "pseudo_labels", "val"):

@@ -1,19 +1,23 @@
 import dataclasses
 import io
 import json
+import shlex
 import shutil
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
+import timm
 import yaml
 from PIL import Image
+from safetensors.torch import save_file
 
 import tag2mask
+from tag2mask.cli import main
 from tag2mask.configure import Configuration, as_arguments, parse_arguments
 from tag2mask.data.masks import MaskFile
-from tag2mask.engine.environment import Environment
+from tag2mask.engine.environment import Environment, Runtime
 from tag2mask.engine.logs import read_log
 from tag2mask.engine.plan import Plan, run_plan
 from tag2mask.engine.progress import Reporter
@@ -26,7 +30,7 @@ from tag2mask.run_report import check_artifacts, recorded_configuration, report_
 from tag2mask.settings import canonical
 from tag2mask.stages.activation_maps import MakeActivationMaps
 from tag2mask.stages.evaluate import Evaluate
-from tag2mask.verbs import prepare
+from tag2mask.verbs import dry_run, prepare
 from tests.builders import TINY, write_shapes
 
 
@@ -261,6 +265,44 @@ def test_a_moved_workspace_gives_the_same_page(made: Made, copied: Path) -> None
     assert (copied / "report.html").read_bytes() == before
 
 
+def test_a_pickle_is_read_for_who_asks_for_it_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = tmp_path / "data"
+    write_shapes(folder)
+    vectors = {f"shape_{index:02d}": np.eye(2)[index % 2] if index % 3 else np.ones(2) for index in range(9)}
+    np.save(folder / "cls_labels.npy", np.array(vectors, dtype=object), allow_pickle=True)
+    (folder / "tags.csv").unlink()
+    run = make(tmp_path, labels_npy="cls_labels.npy", allow_pickle=True).result
+    before = run.report.read_bytes()
+    with pytest.raises(SettingsError, match=r"cam-\w+: its tags are in cls_labels\.npy, a pickle.*`--allow_pickle`"):
+        tag2mask.report(run.folder, quiet=True)
+    assert main(["report", str(run.folder)]) == 2
+    assert "--allow_pickle" in capsys.readouterr().err
+    assert tag2mask.report(run.folder, allow_pickle=True, quiet=True).read_bytes() == before
+    record = read_record(run.folder)
+    assert record.run["allow_pickle"]
+    without = dataclasses.replace(record, run={**record.run, "labels_npy": None})
+    assert not recorded_configuration(run.folder, without).run.allow_pickle
+
+
+def test_the_device_of_the_run_need_not_be_there(made: Made, copied: Path, tmp_path: Path) -> None:
+    """The artifacts as a GPU that no machine has would have named them: the kind of device is in their fingerprints."""
+    runtime = {**made.record.runtime, "device": "cuda:99"}
+    absent = Environment(
+        made.env.dataset, made.env.workspace, Runtime(**runtime), made.env.reporter, device_needed=False
+    )
+    names = {stage.folder(made.env).name: stage.folder(absent).name for stage in made.plan.distinct(made.env)}
+    assert not set(names) & set(names.values())
+    for name, other in names.items():
+        (copied.parents[1] / "stages" / name).rename(copied.parents[1] / "stages" / other)
+    stages = tuple(dataclasses.replace(stage, folder=names[stage.folder]) for stage in made.record.stages)
+    write_record(copied, dataclasses.replace(made.record, runtime=runtime, stages=stages))
+    page = tag2mask.report(copied, out=tmp_path / "page.html", quiet=True).read_text()
+    assert "cuda:99, precision" in page
+    write_record(copied, dataclasses.replace(made.record, runtime={**runtime, "device": "tpu!"}))
+    with pytest.raises(SettingsError, match="device: 'tpu!' is unknown"):
+        tag2mask.report(copied, quiet=True)
+
+
 def test_what_is_missing_is_named_with_the_way_out(made: Made, copied: Path) -> None:
     stage = made.plan.model.folder(made.env).name
     (copied.parents[1] / "stages" / stage / "stage.json").unlink()
@@ -307,6 +349,71 @@ def test_a_table_named_from_another_folder_is_found(
     assert found.run.train_list == "train"
     before = run.result.report.read_bytes()
     assert tag2mask.report(run.result.folder, quiet=True).read_bytes() == before
+
+
+def test_a_run_of_relative_paths_is_found_and_made_again_from_any_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    there = tmp_path / "there"
+    write_shapes(there / "data")
+    (there / "data" / "tags.csv").rename(there / "mine.csv")
+    save_file(timm.create_model("tf_efficientnet_lite0").state_dict(), there / "w.safetensors")
+    monkeypatch.chdir(there)
+    weights = {"classifier.backbone.weights": "w.safetensors", "segmenter.backbone.weights": "w.safetensors"}
+    folder = make(Path(), labels_csv="mine.csv", **weights).result.folder.resolve()
+    monkeypatch.chdir(tmp_path)
+    before = (folder / "report.html").read_bytes()
+    assert tag2mask.report(folder, quiet=True).read_bytes() == before
+
+    written = yaml.safe_load((folder / "settings.yaml").read_text())
+    for stage in ("classifier", "segmenter"):
+        assert written[stage]["backbone"]["weights"] == str(there / "w.safetensors")
+    names = ("data", "workspace", "labels_csv", "train_list")
+    assert [written[name] for name in names] == [*(str(there / name) for name in ("data", "ws", "mine.csv")), "train"]
+    again = parse_arguments(METHODS["cam"], ["--config", str(folder / "settings.yaml")])
+    assert all(item.cached for item in dry_run(again, Reporter(quiet=True))[0])
+
+    (next((there / "ws" / "stages").glob("evaluation-*")) / "stage.json").unlink()
+    with pytest.raises(WorkspaceError) as told:
+        tag2mask.report(folder, quiet=True)
+    words = shlex.split(str(told.value).partition("make it again with: ")[2])
+    assert words[:3] == ["tag2mask", "run", "cam"]
+    assert main(words[1:]) == 0
+    tag2mask.report(folder, quiet=True)
+
+
+def test_weights_that_are_no_relative_path_stay_as_they_are(made: Made) -> None:
+    assert yaml.safe_load(settings_yaml(made.record))["classifier"]["backbone"]["weights"] == "none"
+    home = {**made.record.settings, "classifier": {"backbone": {"weights": "~/w.pth"}}}
+    written = yaml.safe_load(settings_yaml(dataclasses.replace(made.record, settings=home)))
+    assert written["classifier"]["backbone"]["weights"] == "~/w.pth"
+
+
+@pytest.mark.parametrize("name", ["workspace", "labels_csv", "classifier"])
+def test_a_record_with_something_else_for_a_path_is_one_line(made: Made, name: str) -> None:
+    odd = {"classifier": {"backbone": {"weights": [5]}}}.get(name, [5])
+    part = "settings" if name == "classifier" else "run"
+    record = dataclasses.replace(made.record, **{part: {**getattr(made.record, part), name: odd}})
+    assert yaml.safe_load(settings_yaml(record))[name] == odd
+
+
+def test_a_file_of_the_run_or_its_name_will_do(made: Made, copied: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (copied.parents[1]).rename(copied.parents[2] / "workspace")
+    monkeypatch.chdir(copied.parents[2])
+    folder = Path("workspace/runs").resolve() / copied.name
+    before = made.result.report.read_bytes()
+    for given in (folder / "report.html", folder / "summary.md", copied.name, copied.name[:7], folder.parent / "cam"):
+        (folder / "report.html").write_text("old")
+        assert tag2mask.report(given, quiet=True) == folder / "report.html"
+        assert (folder / "report.html").read_bytes() == before, given
+    for given in ("dsrg", "workspace/runs/dsrg"):
+        with pytest.raises(WorkspaceError, match=f"workspace/runs: unknown run 'dsrg'; choices: {copied.name}$"):
+            tag2mask.report(given, quiet=True)
+    with pytest.raises(WorkspaceError, match=r"^photos/gone: there is no such run; give its folder, or the name"):
+        tag2mask.report("photos/gone", quiet=True)
+    monkeypatch.chdir(folder)
+    with pytest.raises(WorkspaceError, match=r"^cam: there is no such run; give its folder, or the name of one in"):
+        tag2mask.report("cam", quiet=True)
 
 
 def test_the_verb_checks_what_it_is_given(made: Made, tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tag2mask.settings import OMIT, canonical
+from tag2mask.settings import FINGERPRINT_AS, OMIT, canonical
 
 
 class Rule(Enum):
@@ -26,6 +26,16 @@ class Outer:
 
 def test_dataclasses_become_plain_values() -> None:
     assert canonical(Outer()) == {"inner": {"rule": "sum"}, "path": "a/b", "sizes": [1, 2]}
+
+
+@dataclass(frozen=True)
+class Folded:
+    word: str = field(default="Aa", metadata={FINGERPRINT_AS: str.lower})
+
+
+def test_fingerprints_know_of_a_field_what_its_function_gives() -> None:
+    assert canonical([Folded()]) == [{"word": "Aa"}]
+    assert canonical({"x": [Folded()]}, for_fingerprint=True) == {"x": [{"word": "aa"}]}
 
 
 def test_a_value_without_a_form_is_refused() -> None:

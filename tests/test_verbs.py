@@ -258,6 +258,18 @@ def test_where_photographs_were_held_out_all_get_masks(tmp_path: Path, capsys: p
     assert (plan.results["masks"].split, plan.predictions.split) == ("train", "val")
 
 
+def test_one_photograph_is_told_as_one(tmp_path: Path) -> None:
+    root = write_shapes(tmp_path / "data", train=6, val=0)
+    (root / "ImageSets" / "Segmentation" / "val.txt").unlink()
+    env, plan = prepare(configured(root, hold_out=0.13), Reporter(quiet=True))
+    assert len(env.split("val")) == 1
+    assert plan.notes[0].startswith("1 of the 6 photographs was held out of training")
+    assert plan.notes[0].endswith("tags and masks were scored on it.")
+    given = as_arguments({"data": without_masks(write_shapes(tmp_path / "lacking"), 2), "workspace": tmp_path / "ws"})
+    with pytest.raises(DataError, match=r"which 1 of the train photographs does not have"):
+        prepare(parse_arguments(METHODS["supervised"], given), Reporter(quiet=True))
+
+
 def test_a_dry_run_writes_nothing(tmp_path: Path) -> None:
     configuration = configured(write_shapes(tmp_path / "data"))
     forecasts, env = dry_run(configuration, Reporter(quiet=True))

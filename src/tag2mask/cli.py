@@ -1,6 +1,7 @@
 """The command `tag2mask`."""
 
 import argparse
+import io
 import os
 import sys
 import traceback
@@ -11,7 +12,8 @@ from pathlib import Path
 from tag2mask import __version__
 from tag2mask.commands import data, report, workspace
 from tag2mask.commands.parsers import add_command
-from tag2mask.errors import SettingsError, Tag2MaskError
+from tag2mask.errors import SettingsError, Tag2MaskError, full_memory
+from tag2mask.plurals import plural
 
 DESCRIPTION = """\
 From image tags to pixel masks: trains a segmentation network from photographs with tags ("dog, sofa"), no masks drawn.
@@ -45,6 +47,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in words
     words = [word for word in words if word != "--debug"]
+    # Names of files need not be text; standard error takes them all the same by itself.
+    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
+        sys.stdout.reconfigure(errors="backslashreplace")
     usual = warnings.formatwarning
     if not debug:
         warnings.formatwarning = _warning_line
@@ -60,16 +65,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Exception as error:
         if debug:
             traceback.print_exc()
-        # torch is not imported for its error's sake: `--help` would wait for it.
-        if type(error).__name__ == "OutOfMemoryError":
-            message = "the device's memory is full; a smaller batch_size or crop needs less"
-        # torch tells of a full memory by a RuntimeError of its allocator.
-        elif isinstance(error, MemoryError) or "DefaultCPUAllocator" in str(error):
-            message = "the memory is full; fewer threads, a smaller batch_size or smaller photographs need less"
-        elif isinstance(error, Tag2MaskError | OSError | FloatingPointError):
+        message = full_memory(error)
+        if not message:
+            if not isinstance(error, Tag2MaskError | OSError | FloatingPointError):
+                raise
             message = _message(error)
-        else:
-            raise
         print(f"tag2mask: error: {message}", file=sys.stderr)
         return 2
     finally:
@@ -200,8 +200,8 @@ def _predict(arguments: argparse.Namespace) -> int:
         use_crf=False if arguments.no_crf else None,
         runtime=Runtime(device=arguments.device, precision=arguments.precision, threads=arguments.threads),
     )
-    print(f"{len(written)} masks:    {Path(arguments.out) / 'masks'}")
-    print(f"{len(written)} overlays: {Path(arguments.out) / 'overlays'}")
+    print(f"{len(written)} {plural(len(written), 'mask')}:    {Path(arguments.out) / 'masks'}")
+    print(f"{len(written)} {plural(len(written), 'overlay')}: {Path(arguments.out) / 'overlays'}")
     return 0
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import yaml
 from jsonargparse import ArgumentParser
 
-from tag2mask.data.csv_folder import hold_out
+from tag2mask.data.csv_folder import DEFAULT_HOLD_OUT, TOO_FEW, hold_out
 from tag2mask.data.datasets import Layout, open_dataset
 from tag2mask.data.samples import Dataset
 from tag2mask.engine.environment import Runtime
@@ -29,7 +29,8 @@ class RunSettings:
     """Data set, workspace and what is shown, whatever the method.
 
     Args:
-        data: folder of tagged photographs: PASCAL VOC's layout, or photographs with a CSV of image_path,label.
+        data: folder of tagged photographs: with a CSV of image_path,label, in PASCAL VOC's or COCO's layout, or with
+            one folder per class.
         workspace: folder that keeps what runs make; stages in it are shared between runs.
         layout: of the data: "auto" finds out, "voc", "csv", "folders" or "coco".
         train_list: VOC's and COCO's layout: name of the list to train on, or a path to a list.
@@ -54,7 +55,7 @@ class RunSettings:
     val_csv: str | None = None
     labels_npy: str | None = None
     allow_pickle: bool = False
-    hold_out: float = 0.1
+    hold_out: float = DEFAULT_HOLD_OUT
     bound: bool = False
     all_masks: bool = False
     pictures: int = 24
@@ -89,7 +90,7 @@ class RunSettings:
             raise DataError(f"{self.data}: no val list, and hold_out is 0: nothing to measure on")
         held = hold_out(dataset, self.hold_out, seed)
         if held.val is None:
-            raise DataError(f"{self.data}: too few photographs to hold any out; give a val list or more photographs")
+            raise DataError(f"{self.data}: {TOO_FEW}")
         return held, True
 
 

@@ -26,6 +26,17 @@ class WorkspaceError(Tag2MaskError):
     """A workspace is locked, not writable or damaged."""
 
 
+def full_memory(error: BaseException) -> str:
+    """What to tell of an error that says that a memory is full; empty if it says something else."""
+    # torch is not imported for its error's sake: `--help` would wait for it.
+    if type(error).__name__ == "OutOfMemoryError":
+        return "the device's memory is full; a smaller batch_size or crop needs less"
+    # torch tells of a full memory by a RuntimeError of its allocator.
+    if isinstance(error, MemoryError) or "DefaultCPUAllocator" in str(error):
+        return "the memory is full; fewer threads, a smaller batch_size or smaller photographs need less"
+    return ""
+
+
 def unknown_choice(what: str, given: object, choices: Iterable[str]) -> str:
     """Message for a name that is not among its choices.
 

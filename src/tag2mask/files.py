@@ -22,8 +22,8 @@ def atomic_path(path: Path) -> Iterator[Path]:
     The data reaches the disk before the name does, so that a crash of the machine leaves no empty file behind either.
 
     Raises:
-        OSError: the disk is full or cannot be written, with `path` as its file name, whatever the writer in the block
-            made of it.
+        OSError: the disk is full or cannot be written, or `path` cannot be made, with `path` as its file name, whatever
+            the writer in the block made of it.
     """
     # The same name every time: what a killed process left is overwritten, not left lying.
     aside = path.with_name(path.name + ASIDE_SUFFIX)
@@ -34,8 +34,11 @@ def atomic_path(path: Path) -> Iterator[Path]:
             with aside.open("rb") as file:
                 os.fsync(file.fileno())
             aside.replace(path)
-        except OSError:
-            raise
+        except OSError as error:
+            if error.filename != str(aside):
+                raise
+            # Whoever gave `path` has never heard of the file aside.
+            raise OSError(error.errno, error.strerror, str(path)) from error
         except Exception:
             # torch tells of a full disk by a RuntimeError about positions; whether it was the disk shows when one more
             # block is written to the same file.
@@ -71,8 +74,13 @@ def write_bytes(path: Path, data: bytes) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Writes readable JSON atomically, keys in the order given."""
-    write_bytes(path, (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode())
+    """Writes readable JSON atomically, keys in the order given.
+
+    File names that are no text come back as they are: what UTF-8 cannot hold of them, lone surrogates, is written with
+    a backslash as JSON has it, and so as Python's error handler writes it.
+    """
+    text = json.dumps(value, indent=2, ensure_ascii=False) + "\n"
+    write_bytes(path, text.encode(errors="backslashreplace"))
 
 
 def folder_size(folder: Path) -> int:

@@ -10,10 +10,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
-from tag2mask.engine.workspace import DIGESTS, Workspace
+from tag2mask.engine.workspace import Workspace
 from tag2mask.errors import WorkspaceError, unknown_choice
 from tag2mask.evaluation.text import percent
 from tag2mask.files import ASIDE_SUFFIX, folder_size
+from tag2mask.plurals import plural
 from tag2mask.run_record import RUN_FILE, RunRecord, read_record
 
 _STAGE_NAME = re.compile(r"\w+-[0-9a-f]{16}")
@@ -154,7 +155,7 @@ class Pruned:
 
 
 def _count(things: Sequence[object], name: str) -> str:
-    return f"{len(things)} {name}{'s' if len(things) != 1 else ''}"
+    return f"{len(things)} {plural(len(things), name)}"
 
 
 def in_bytes(count: int) -> str:
@@ -187,14 +188,15 @@ def prune_workspace(
     unfinished: bool = False,
     dry_run: bool = True,
 ) -> Pruned:
-    """Frees what no run uses: stages that no run's record names, and what killed processes left half-written.
+    """Frees what no run uses: whole stages that no run's record names, and what killed processes left half-written.
 
     Links are never followed, and nothing is deleted but below the workspace's ``stages/`` and ``runs/``.
 
     Args:
         workspace: its folder.
         runs: runs to be deleted too, with the stages that only they use: names, unique beginnings of names, or paths.
-        unfinished: delete also unfinished runs and stages, which a killed run could have gone on from.
+        unfinished: delete also unfinished runs and stages, which a killed run could have gone on from; stages that no
+            record names among them, since early versions wrote a run's record at its end only.
         dry_run: delete nothing, only tell what would go.
 
     Returns:
@@ -207,11 +209,11 @@ def prune_workspace(
     root = _checked_root(Path(workspace))
     if dry_run:
         listing = _list(root, locked=Workspace(root).is_locked())
-        return _what_goes(listing, [_find_run(listing, run) for run in runs], unfinished=unfinished)
+        return _what_goes(listing, [find_run(listing, run) for run in runs], unfinished=unfinished)
     with Workspace(root).lock():
         listing = _list(root, locked=False)
-        going = _what_goes(listing, [_find_run(listing, run) for run in runs], unfinished=unfinished)
-        # Runs first: killed in between, what is left is stages that nothing names, which the next call frees.
+        going = _what_goes(listing, [find_run(listing, run) for run in runs], unfinished=unfinished)
+        # Runs first: killed in between, what is left is stages that nothing names and no record without its stages.
         for folder in (
             *(root / "runs" / name for name in going.runs),
             *(root / "stages" / name for name in going.stages),
@@ -230,7 +232,7 @@ def _checked_root(root: Path) -> Path:
         raise WorkspaceError(
             f"{root}: {'a file, but the folder of a workspace is expected' if root.exists() else 'no such folder'}"
         )
-    if not any((root / name).is_file() for name in (".lock", DIGESTS)):
+    if not Workspace(root).is_used:
         raise WorkspaceError(f"{root}: not a workspace; give the folder that `tag2mask run` got as --workspace")
     for name in ("runs", "stages"):
         if (root / name).is_symlink():
@@ -319,8 +321,35 @@ def _headline(record: RunRecord) -> str:
     return ""
 
 
-def _find_run(listing: WorkspaceListing, given: str | Path) -> str:
-    """The name of a run that was given by its name, the beginning of it, or its path."""
+def find_run_folder(given: str | Path) -> Path:
+    """The folder of a run that was given by its path, or by a file in it.
+
+    What is no path can be the name of a run of the workspace ``workspace`` or the beginning of one, and ends a path to
+    the runs of another workspace likewise.
+
+    Returns:
+        the absolute path; whether a run's record is in it is not looked at.
+
+    Raises:
+        WorkspaceError: there is no such run, with those that there are, or the name fits several.
+    """
+    path = Path(given)
+    if path.exists():
+        return (path if path.is_dir() else path.parent).resolve()
+    root = Path("workspace") if len(path.parts) == 1 else path.parent.parent
+    if (len(path.parts) > 1 and path.parent.name != "runs") or not (root / "runs").is_dir():
+        raise WorkspaceError(
+            f"{given}: there is no such run; give its folder, or the name of one in the folder 'workspace'"
+        )
+    return (root / "runs" / find_run(list_workspace(root), path.name)).resolve()
+
+
+def find_run(listing: WorkspaceListing, given: str | Path) -> str:
+    """The name of a run that was given by its name, the beginning of it, or its path.
+
+    Raises:
+        WorkspaceError: it is none of the workspace's, with those that there are, or the name fits several.
+    """
     names = [run.name for run in listing.runs]
     folder = listing.root / "runs"
     path = Path(given)
@@ -348,7 +377,8 @@ def _what_goes(listing: WorkspaceListing, runs: Sequence[str], *, unfinished: bo
     stages = [
         stage
         for stage in listing.stages
-        if set(stage.runs) <= going or (unfinished and not stage.complete and not _in_use(listing, stage))
+        if (set(stage.runs) <= going and (stage.runs or stage.complete))
+        or (unfinished and not stage.complete and not _in_use(listing, stage))
     ]
     gone = {*(f"runs/{name}" for name in going), *(f"stages/{stage.name}" for stage in stages)}
     # What lies in a folder that goes as a whole is not counted twice.

@@ -1,16 +1,34 @@
 """Reading every photograph and mask once, before anything is computed from them."""
 
+import contextlib
 import shlex
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 
 from tag2mask.data.images import read_image
 from tag2mask.engine.environment import Environment
 from tag2mask.engine.fingerprint import fingerprint
 from tag2mask.engine.plan import Plan
 from tag2mask.engine.stage import map_threads
-from tag2mask.errors import DataError
+from tag2mask.errors import DataError, WorkspaceError
 from tag2mask.stages.labels import read_truth
+
+
+@dataclass(frozen=True)
+class _Check:
+    """A photograph, or its mask, that has to be read.
+
+    Args:
+        content: fingerprint of what is read; equal files have one.
+        photograph: the photograph itself, or that of the mask.
+        read: reads it; raises DataError if it cannot be used.
+    """
+
+    content: str
+    photograph: Path
+    read: Callable[[], object]
 
 
 def check_input(plan: Plan, env: Environment) -> None:
@@ -20,42 +38,59 @@ def check_input(plan: Plan, env: Environment) -> None:
     remembered by its content, so that the next run in the workspace does not read it again.
 
     Raises:
-        DataError: one cannot be used; the message names the first and says how many.
+        DataError: one cannot be used; the message names the first, photographs before masks and both in the order of
+            the lists, and says of how many photographs they or their masks cannot be used.
     """
-    checks = {name: check for name, check in _checks(plan, env).items() if not env.workspace.is_sound(name)}
+    checks = [check for check in _checks(plan, env) if not env.workspace.is_sound(check.content)]
     if not checks:
         return
+    # Equal files are read once, where they come first: an error names that file.
+    reads: dict[str, Callable[[], object]] = {}
+    for check in checks:
+        reads.setdefault(check.content, check.read)
     bad: dict[str, str] = {}
 
-    def check(name: str) -> None:
+    def read(content: str) -> None:
         try:
-            checks[name]()
-            env.workspace.remember_sound(name)
+            reads[content]()
+            env.workspace.remember_sound(content)
         except DataError as error:
-            bad[name] = str(error)
+            bad[content] = str(error)
 
-    with env.reporter.task("reading photographs", len(checks)) as task:
-        map_threads(check, list(checks), env.runtime.threads, lambda _: task.advance())
+    with env.reporter.task("reading photographs", len(reads)) as task:
+        map_threads(read, list(reads), env.runtime.threads, lambda _: task.advance())
     if bad:
-        # In the order of the lists, not in that of threads. A mask is held against its photograph, so that a bad
-        # photograph may be told twice.
-        faults = list(dict.fromkeys(bad[name] for name in checks if name in bad))
+        _keep_what_is_sound(env)
+        # In the order of the lists, not in that of threads. A mask is held against its photograph, whose own fault
+        # would be told twice.
+        faults: dict[Path, str] = {}
+        for check in checks:
+            if check.content in bad:
+                faults.setdefault(check.photograph, bad[check.content])
         several = f"; {len(faults)} photographs or masks cannot be used" if len(faults) > 1 else ""
         command = f"tag2mask data check {shlex.quote(str(env.dataset.root))}"
-        raise DataError(f"{faults[0]}{several}; `{command}` tells everything that is wrong with the data")
+        first = next(iter(faults.values()))
+        raise DataError(f"{first}{several}; `{command}` tells everything that is wrong with the data")
 
 
-def _checks(plan: Plan, env: Environment) -> dict[str, Callable[[], object]]:
-    """What has to be read, by a fingerprint of the content, in the order of the lists."""
+def _keep_what_is_sound(env: Environment) -> None:
+    """Writes what was found sound, where there is a workspace already; none is made for a run that cannot start."""
+    # What ends the run is the data; that the memory could not be kept costs the next one some time only.
+    if env.workspace.is_used:
+        with contextlib.suppress(WorkspaceError, OSError), env.workspace.lock():
+            env.workspace.save_digests()
+
+
+def _checks(plan: Plan, env: Environment) -> Iterator[_Check]:
+    """What has to be read: photographs in the order of the lists, then masks likewise."""
     digest, classes = env.workspace.digest, env.dataset.num_classes
-    checks: dict[str, Callable[[], object]] = {}
     for split in env.dataset.splits:
         for sample in split:
-            checks[fingerprint(["photograph", digest(sample.image)])] = partial(read_image, sample.image)
+            content = fingerprint(["photograph", digest(sample.image)])
+            yield _Check(content, sample.image, partial(read_image, sample.image))
     for stage in plan.stages():
         if "masks" in stage.reads:
             for sample in stage.samples(env):
                 if sample.mask is not None:
-                    content = ["mask", digest(sample.image), sample.mask.digest(digest), classes]
-                    checks[fingerprint(content)] = partial(read_truth, sample, classes)
-    return checks
+                    content = fingerprint(["mask", digest(sample.image), sample.mask.digest(digest), classes])
+                    yield _Check(content, sample.image, partial(read_truth, sample, classes))

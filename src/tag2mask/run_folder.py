@@ -9,9 +9,9 @@ from typing import Any
 from tag2mask.configure import Configuration
 from tag2mask.data.images import read_image
 from tag2mask.data.masks import overlay
+from tag2mask.durations import duration
 from tag2mask.engine.environment import Environment
 from tag2mask.engine.plan import Plan, StageRun
-from tag2mask.engine.progress import duration
 from tag2mask.engine.stage import PerImageStage, Stage
 from tag2mask.engine.training import MODEL_FILE, TrainingStage
 from tag2mask.evaluation.pictures import contact_sheet, evenly_spread, plot_lines, save_sheet
@@ -46,15 +46,29 @@ class RunResult:
     headlines: tuple[str, ...]
 
 
-def write_run(plan: Plan, runs: list[StageRun], configuration: Configuration, env: Environment) -> RunResult:
-    """Writes the run's folder, ``<workspace>/runs/<method>-<fingerprint>/``."""
+def write_run(
+    plan: Plan, runs: list[StageRun], configuration: Configuration, env: Environment, *, started: str = ""
+) -> RunResult:
+    """Writes the run's folder, ``<workspace>/runs/<method>-<fingerprint>/``.
+
+    Args:
+        plan: the run's stages, all complete.
+        runs: what making each of them took.
+        configuration: the run's settings.
+        env: what it was made in.
+        started: date and time of its start (ISO 8601); now if empty.
+
+    Raises:
+        WorkspaceError: an artifact is missing or damaged.
+        OSError: the disk is full or cannot be written.
+    """
     folder = run_folder(plan, configuration.method.name, env)
     metrics = {key: stage.metrics(env) for key, stage in plan.results.items()}
     model = folder / MODEL_FILE
     _export_model(plan, configuration, env, model)
     _gather_masks(plan, env, folder / "masks")
     pictures = _draw(plan, runs, configuration, env, folder / "pictures")
-    record = finish_run(plan, runs, metrics, configuration, env)
+    record = finish_run(plan, runs, metrics, configuration, env, started=started)
     write_bytes(folder / "summary.md", summary(folder.name, plan, runs, env).encode())
     write_bytes(folder / SETTINGS_FILE, settings_yaml(record).encode())
     # From the record on disk, as `tag2mask report` has it: both come to the same page.
@@ -72,7 +86,7 @@ def summary(title: str, plan: Plan, runs: list[StageRun], env: Environment) -> s
     """A run's figures as text."""
     notes = [*plan.notes, *(note for stage in plan.results.values() for note in stage.notes(env))]
     lines = [f"# {title}", "", *(f"- {line}" for line in [*headlines(plan, env), *notes])]
-    lines += ["", "## Minutes per stage", ""]
+    lines += ["", "## Time per stage", ""]
     for run in runs:
         state = " (made by an earlier run)" if run.cached else ""
         lines.append(f"- {run.stage.folder(env).name}, {run.stage.split}: {duration(run.seconds)}{state}")

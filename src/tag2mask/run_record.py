@@ -7,6 +7,7 @@ import platform
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
+from types import UnionType
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from tag2mask.engine.fingerprint import fingerprint
@@ -20,6 +21,9 @@ if TYPE_CHECKING:  # they import torch, which who only reads records can do with
     from tag2mask.engine.plan import Plan, StageRun
 
 RUN_FILE = "run.json"
+_HEADLINE_FIGURES = ("mean_iou", "mean_average_precision")
+"""Names of the figures one asks for first, of masks and of classifiers; None where they are not defined."""
+
 RunState = Literal["running", "finished"]
 _LIBRARIES = ("tag2mask", "torch", "torchvision", "timm", "lightning-fabric", "numpy", "pillow")
 
@@ -55,7 +59,7 @@ class RunRecord:
         run: run settings.
         runtime: machine settings, resolved.
         stages: the stages it uses, each after its inputs.
-        directory: working directory at the start, which relative paths in `run` refer to.
+        directory: working directory at the start, which relative paths in `run` and `settings` refer to.
         classes: names of the foreground classes.
         photographs: number of photographs by list.
         versions: of Python and libraries.
@@ -91,18 +95,31 @@ def run_folder(plan: "Plan", method: str, env: "Environment") -> Path:
     )
 
 
-def begin_run(plan: "Plan", configuration: "Configuration", env: "Environment") -> Path:
+def begin_run(plan: "Plan", configuration: "Configuration", env: "Environment") -> RunRecord:
     """Writes the record of a run that starts now.
 
+    The record of the same run that had finished stays as long as all its stages are whole: there is nothing newer yet,
+    and if this one is interrupted its figures, its report and its place in the workspace are kept.
+
     Returns:
-        the run's folder.
+        the record of the run that starts, whether it was written or not.
 
     Raises:
         OSError: the disk is full or cannot be written.
     """
     folder = run_folder(plan, configuration.method.name, env)
-    write_record(folder, _started(plan, configuration, env))
-    return folder
+    record = _started(plan, configuration, env)
+    if not (_is_finished(folder) and all(stage.complete(env) for stage in plan.distinct(env))):
+        write_record(folder, record)
+    return record
+
+
+def _is_finished(folder: Path) -> bool:
+    try:
+        return read_record(folder).state == "finished"
+    except WorkspaceError:
+        # There is none, or it is damaged: nothing to keep.
+        return False
 
 
 def finish_run(
@@ -111,8 +128,18 @@ def finish_run(
     metrics: dict[str, dict[str, Any]],
     configuration: "Configuration",
     env: "Environment",
+    *,
+    started: str = "",
 ) -> RunRecord:
-    """Writes the record of a run that ends now; its start is taken from the record that `begin_run` wrote.
+    """Writes the record of a run that ends now.
+
+    Args:
+        plan: its stages.
+        runs: what making each of them took.
+        metrics: figures by the name of what was measured.
+        configuration: its settings.
+        env: what it was made in.
+        started: date and time of its start, as `begin_run` has it; now if empty.
 
     Returns:
         the record, as `read_record` will read it.
@@ -122,13 +149,18 @@ def finish_run(
     """
     folder = run_folder(plan, configuration.method.name, env)
     record = _started(plan, configuration, env)
-    if (folder / RUN_FILE).exists():
-        record = dataclasses.replace(record, started=read_record(folder).started)
     stages = tuple(
         StageRecord(run.stage.name, run.stage.split, run.stage.folder(env).name, run.cached, round(run.seconds, 1))
         for run in runs
     )
-    record = dataclasses.replace(record, state="finished", stages=stages, metrics=metrics, finished=_now())
+    record = dataclasses.replace(
+        record,
+        state="finished",
+        stages=stages,
+        metrics=metrics,
+        started=started or record.started,
+        finished=_now(),
+    )
     write_record(folder, record)
     return read_record(folder)
 
@@ -165,23 +197,59 @@ def read_record(folder: Path) -> RunRecord:
     A record without a state is one of an early version, which wrote it at the end only: such a run is finished.
 
     Raises:
-        WorkspaceError: there is none, or it is damaged; the message names the file.
+        WorkspaceError: there is none, or it cannot be read or is damaged; the message names the file.
     """
     path = folder / RUN_FILE
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         names = {item.name for item in dataclasses.fields(RunRecord)}
         known = {"state": "finished", **{key: value for key, value in content.items() if key in names}}
-        if known["state"] not in get_args(RunState):
-            raise ValueError(f"state '{known['state']}' is not one of {', '.join(get_args(RunState))}")
-        if not all(isinstance(known[name], dict) for name in ("settings", "run", "runtime")):
-            raise TypeError("settings, run and runtime must be mappings")
         stages = tuple(StageRecord(**stage) for stage in known["stages"])
-        return RunRecord(**known | {"stages": stages, "classes": tuple(known.get("classes", ()))})
-    except FileNotFoundError:
+        record = RunRecord(**known | {"stages": stages, "classes": tuple(known.get("classes", ()))})
+        _check_kinds(record)
+        return record
+    except (FileNotFoundError, NotADirectoryError):
         raise WorkspaceError(f"{path}: there is no such file; give the folder of a run") from None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except OSError as error:
+        # Its text names the file again.
+        raise WorkspaceError(f"{path}: cannot be read ({error.strerror or type(error).__name__})") from error
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise WorkspaceError(f"{path}: not the record of a run, or damaged ({error})") from error
+
+
+def _check_kinds(record: RunRecord) -> None:
+    """Makes sure that every entry is of the kind that readers of a record count on.
+
+    Raises:
+        TypeError, ValueError: one is not; the message names it.
+    """
+    if record.state not in get_args(RunState):
+        raise ValueError(f"state '{record.state}' is not one of {', '.join(get_args(RunState))}")
+    for name in ("method", "data", "directory", "started", "finished", "model", "masks"):
+        _check_kind(name, getattr(record, name), str)
+    for name in ("settings", "run", "runtime", "photographs", "versions", "metrics"):
+        _check_kind(name, getattr(record, name), dict)
+    for moment in (record.started, record.finished):
+        if moment:
+            datetime.fromisoformat(moment)
+    for name in record.classes:
+        _check_kind("classes", name, str)
+    for count in record.photographs.values():
+        _check_kind("photographs", count, int)
+    for key, figures in record.metrics.items():
+        _check_kind(f"metrics.{key}", figures, dict)
+        for headline in _HEADLINE_FIGURES:
+            _check_kind(f"metrics.{key}.{headline}", figures.get(headline, 0.0), float | int | None)
+    for stage in record.stages:
+        for name in ("name", "split", "folder"):
+            _check_kind(f"stages.{name}", getattr(stage, name), str)
+        _check_kind("stages.cached", stage.cached, bool)
+        _check_kind("stages.seconds", stage.seconds, float | int)
+
+
+def _check_kind(name: str, value: object, kind: type | UnionType) -> None:
+    if not isinstance(value, kind):
+        raise TypeError(f"{name} is of type {type(value).__name__}")
 
 
 def _now() -> str:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import numpy as np
 import yaml
@@ -16,13 +17,13 @@ from tag2mask.data.classes import BACKGROUND, UNLABELLED, voc_palette
 from tag2mask.data.images import read_image
 from tag2mask.data.layers import LabelMap, MapLayer, Picture
 from tag2mask.data.samples import Sample
+from tag2mask.durations import duration
 from tag2mask.engine.environment import Environment, SplitName
 from tag2mask.engine.logs import read_log
 from tag2mask.engine.plan import Plan
-from tag2mask.engine.progress import duration
 from tag2mask.engine.stage import Stage, map_in_order
 from tag2mask.engine.training import TrainingStage
-from tag2mask.errors import WorkspaceError
+from tag2mask.errors import SettingsError, WorkspaceError
 from tag2mask.evaluation.pictures import evenly_spread
 from tag2mask.evaluation.report.content import (
     Card,
@@ -36,6 +37,7 @@ from tag2mask.evaluation.report.content import (
 )
 from tag2mask.evaluation.report.page import write_page
 from tag2mask.methods.registry import find_method
+from tag2mask.networks.weights import WEIGHT_SOURCES
 from tag2mask.run_record import RunRecord
 from tag2mask.stages.evaluate import Evaluate
 from tag2mask.stages.train_classifier import ScoreClassifier
@@ -98,8 +100,8 @@ def report_content(title: str, record: RunRecord, plan: Plan, env: Environment, 
 
 
 def settings_yaml(record: RunRecord) -> str:
-    """All settings of a run as YAML, as ``tag2mask run METHOD --config FILE`` reads them."""
-    return yaml.safe_dump({**record.run, **record.runtime, **record.settings}, sort_keys=False, allow_unicode=True)
+    """All settings of a run as YAML, as ``tag2mask run METHOD --config FILE`` reads them in any working directory."""
+    return yaml.safe_dump(_settings_anywhere(record), sort_keys=False, allow_unicode=True)
 
 
 def loss_curves(stage: TrainingStage, env: Environment) -> dict[str, tuple[list[float], list[float]]]:
@@ -136,15 +138,18 @@ def check_artifacts(folder: Path, record: RunRecord, plan: Plan, env: Environmen
         raise WorkspaceError(f"{folder}: {reason}; make it again with: {again}")
 
 
-def recorded_configuration(folder: Path, record: RunRecord) -> Configuration:
+def recorded_configuration(folder: Path, record: RunRecord, *, allow_pickle: bool = False) -> Configuration:
     """The settings of a run, with the folder that it lies in as the workspace: that may have been moved.
 
     Args:
         folder: the run's, absolute.
         record: the run's.
+        allow_pickle: the caller trusts the run's ``labels_npy``. A record may come from anywhere, so what it says
+            about trust does not count.
 
     Raises:
-        SettingsError: the method or a setting is none of this version's.
+        SettingsError: the method or a setting is none of this version's, or the run has `labels_npy` and
+            `allow_pickle` is not set.
         WorkspaceError: the run is not finished, or its folder is in no workspace.
     """
     if record.state != "finished":
@@ -152,13 +157,44 @@ def recorded_configuration(folder: Path, record: RunRecord) -> Configuration:
     workspace = folder.parent.parent
     if not (workspace / "stages").is_dir():
         raise WorkspaceError(f"{folder}: not in a workspace, there is no {workspace / 'stages'}")
-    settings = {**record.run, **record.runtime, **record.settings}
-    paths = {name: _from_anywhere(settings[name], record) for name in _FILE_SETTINGS if settings.get(name)}
-    given = {**settings, **paths, "data": record.data, "workspace": workspace}
+    settings = _settings_anywhere(record)
+    if settings.get("labels_npy") and not allow_pickle:
+        raise SettingsError(
+            f"{folder}: its tags are in {settings['labels_npy']}, a pickle, which can run any code when it is read; "
+            "`--allow_pickle` reads it if you trust where it comes from"
+        )
+    given = {**settings, "workspace": workspace, "allow_pickle": allow_pickle}
     return parse_arguments(find_method(record.method), as_arguments(given))
 
 
-def _from_anywhere(name: str, record: RunRecord) -> str:
+def _settings_anywhere(record: RunRecord) -> dict[str, Any]:
+    """All settings of a run, with absolute paths for those that refer to its working directory.
+
+    What is no text where a path is expected stays, for the parser to refuse.
+    """
+    settings = {**record.run, **record.runtime, **_with_absolute_weights(record.settings, record.directory)}
+    for name in _FILE_SETTINGS:
+        if isinstance(value := settings.get(name), str):
+            settings[name] = _table_anywhere(value, record)
+    if isinstance(workspace := settings.get("workspace"), str):
+        settings["workspace"] = str(Path(record.directory, workspace))
+    return {**settings, "data": record.data}
+
+
+def _with_absolute_weights(settings: dict[str, Any], directory: str) -> dict[str, Any]:
+    """Settings of a method with the files of pretrained weights found from a directory."""
+    found = {}
+    for name, value in settings.items():
+        if isinstance(value, dict):
+            value = _with_absolute_weights(value, directory)
+        elif name == "weights" and isinstance(value, str) and value not in WEIGHT_SOURCES:
+            # A path of the home folder is as good as an absolute one.
+            value = value if value.startswith("~") else str(Path(directory, value))
+        found[name] = value
+    return found
+
+
+def _table_anywhere(name: str, record: RunRecord) -> str:
     """A list or table as it can be found from any working directory, where it was found by the run's own."""
     path = Path(record.directory, name)
     # The data folder comes first for its readers too, and what has no suffix is the name of a list.

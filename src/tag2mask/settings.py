@@ -9,23 +9,34 @@ from typing import Any
 OMIT = {"fingerprint": False}
 """Metadata of a settings field that cannot change a result (``field(metadata=OMIT)``): it stays out of fingerprints."""
 
+FINGERPRINT_AS = "fingerprint_as"
+"""Key in the metadata of a settings field: function of its value that gives what fingerprints know of it, for a setting
+of which not every letter counts. Records keep the value itself."""
 
-def canonical(value: Any) -> Any:
+
+def canonical(value: Any, *, for_fingerprint: bool = False) -> Any:
     """Settings as plain JSON values: dataclasses become dictionaries, without the fields marked with `OMIT`.
+
+    Args:
+        value: the settings, or a container of such.
+        for_fingerprint: take what `FINGERPRINT_AS` gives of a field, where it has that, instead of its value.
 
     Raises:
         TypeError: a value has no canonical form.
     """
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {
-            field.name: canonical(getattr(value, field.name))
-            for field in dataclasses.fields(value)
-            if field.metadata.get("fingerprint", True)
-        }
+        entries = {}
+        for field in dataclasses.fields(value):
+            if field.metadata.get("fingerprint", True):
+                entry = getattr(value, field.name)
+                if for_fingerprint and FINGERPRINT_AS in field.metadata:
+                    entry = field.metadata[FINGERPRINT_AS](entry)
+                entries[field.name] = canonical(entry, for_fingerprint=for_fingerprint)
+        return entries
     if isinstance(value, Mapping):
-        return {str(key): canonical(item) for key, item in value.items()}
+        return {str(key): canonical(item, for_fingerprint=for_fingerprint) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [canonical(item) for item in value]
+        return [canonical(item, for_fingerprint=for_fingerprint) for item in value]
     if isinstance(value, Enum):
         return canonical(value.value)
     if isinstance(value, Path):

@@ -14,7 +14,7 @@ from tag2mask.data.csv_folder import LabelRow, read_label_table
 from tag2mask.data.demo import write_demo_data
 from tag2mask.data.images import IMAGE_SUFFIXES, read_image
 from tag2mask.data.masks import encode_mask, overlay
-from tag2mask.data.records import tag_ids
+from tag2mask.data.records import is_photograph, tag_ids
 from tag2mask.engine.environment import Environment, Runtime, SplitName
 from tag2mask.engine.plan import Plan, StageForecast, forecast, run_plan
 from tag2mask.engine.progress import Reporter
@@ -23,6 +23,7 @@ from tag2mask.engine.workspace import Workspace
 from tag2mask.errors import DataError, SettingsError, WeightsError
 from tag2mask.evaluation.segmentation import SegmentationScores, evaluate_folders
 from tag2mask.files import atomic_path, write_bytes
+from tag2mask.housekeeping import find_run_folder
 from tag2mask.input_check import check_input
 from tag2mask.methods.registry import METHODS, Method, find_method
 from tag2mask.methods.supervised import SupervisedSettings, supervised
@@ -31,8 +32,9 @@ from tag2mask.networks.backbones import list_backbones as _list_backbones
 from tag2mask.networks.inference import InferenceSettings
 from tag2mask.networks.model_file import ModelHeader, load_model
 from tag2mask.networks.segmenter import Segmenter
+from tag2mask.plurals import plural
 from tag2mask.run_folder import RunResult, write_run
-from tag2mask.run_record import RUN_FILE, begin_run, read_record
+from tag2mask.run_record import begin_run, read_record
 from tag2mask.run_report import REPORT_FILE, check_artifacts, recorded_configuration, write_report
 from tag2mask.stages.crf import CRFSettings
 from tag2mask.stages.evaluate import evaluate_labels
@@ -80,7 +82,7 @@ def run_configuration(configuration: Configuration, reporter: Reporter) -> RunRe
     """Runs a method with its settings made up.
 
     A run that cannot start leaves no trace: its record is written when settings, photographs and masks have been
-    checked.
+    checked. A workspace that was there keeps what of them was found sound.
 
     Raises:
         Tag2MaskError: bad settings or data, or the workspace is in use or cannot be written.
@@ -91,8 +93,8 @@ def run_configuration(configuration: Configuration, reporter: Reporter) -> RunRe
     env.workspace.check_free()
     check_input(plan, env)
     with env.workspace.lock():
-        begin_run(plan, configuration, env)
-        return write_run(plan, run_plan(plan, env), configuration, env)
+        started = begin_run(plan, configuration, env).started
+        return write_run(plan, run_plan(plan, env), configuration, env, started=started)
 
 
 def dry_run(configuration: Configuration, reporter: Reporter) -> tuple[list[StageForecast], Environment]:
@@ -101,10 +103,22 @@ def dry_run(configuration: Configuration, reporter: Reporter) -> tuple[list[Stag
     return forecast(plan, env), env
 
 
-def prepare(configuration: Configuration, reporter: Reporter) -> tuple[Environment, Plan]:
-    """Data set, workspace and the method's graph of stages, with what needs truth only where there is truth."""
+def prepare(
+    configuration: Configuration, reporter: Reporter, *, device_needed: bool = True
+) -> tuple[Environment, Plan]:
+    """Data set, workspace and the method's graph of stages, with what needs truth only where there is truth.
+
+    Args:
+        configuration: settings of the run.
+        reporter: whom to tell.
+        device_needed: False where nothing will be computed, as for `Environment`.
+
+    Raises:
+        Tag2MaskError: bad settings or data, in one clear line.
+    """
     dataset, held_out = configuration.run.dataset(configuration.runtime.seed)
-    env = Environment(dataset, Workspace(Path(configuration.run.workspace)), configuration.runtime, reporter)
+    workspace = Workspace(Path(configuration.run.workspace))
+    env = Environment(dataset, workspace, configuration.runtime, reporter, device_needed=device_needed)
     plan = configuration.method.build(configuration.settings)
     results, notes = dict(plan.results), []
     pictures = {split: dict(columns) for split, columns in plan.pictures.items()}
@@ -136,8 +150,8 @@ def _held_out_note(env: Environment) -> str:
     held, count = env.split("val"), sum(len(split) for split in env.dataset.splits)
     scored = "tags and masks" if any(sample.mask for sample in held) else "the classifier's tags alone"
     return (
-        f"{len(held)} of the {count} photographs were held out of training, because no list of photographs to measure "
-        f"on was given: {scored} were scored on them."
+        f"{len(held)} of the {count} photographs {plural(len(held), 'was', 'were')} held out of training, because no "
+        f"list of photographs to measure on was given: {scored} were scored on {plural(len(held), 'it', 'them')}."
     )
 
 
@@ -168,32 +182,44 @@ def _check_truth(method: Method, plan: Plan, env: Environment) -> None:
         if missing:
             raise DataError(
                 f"{env.dataset.root}: the method {method.name} needs true masks, which {len(missing)} of the "
-                f"{stage.split} photographs do not have, {missing[0].image.name} first"
+                f"{stage.split} photographs {plural(len(missing), 'does', 'do')} not have, {missing[0].image.name} "
+                "first"
             )
 
 
-def report(run: str | Path, *, out: str | Path | None = None, gallery: int | None = None, quiet: bool = False) -> Path:
+def report(
+    run: str | Path,
+    *,
+    out: str | Path | None = None,
+    gallery: int | None = None,
+    allow_pickle: bool = False,
+    quiet: bool = False,
+) -> Path:
     """Writes a finished run's page again, from what is in its workspace; nothing is trained, and nothing locked.
 
+    The run's device need not be there.
+
     Args:
-        run: the run's folder or its ``run.json``.
+        run: the run's folder or a file in it, or its name in the folder ``workspace`` or the beginning of that.
         out: the HTML file; ``report.html`` in the run's folder by default.
         gallery: photographs in the gallery, 0 for none; as many as the run's own by default.
+        allow_pickle: read the run's `labels_npy`, which can run any code of whoever made it; needed if it has one,
+            whatever was allowed when it was made.
         quiet: no progress.
 
     Returns:
         the page. If nothing has changed, it has the same bytes as the run's own.
 
     Raises:
-        Tag2MaskError: the run is not finished, or its data or stages are not there any more or have changed.
+        Tag2MaskError: there is no such run, it is not finished, or its data or stages are not there any more or have
+            changed.
     """
-    folder = Path(run).resolve()
-    folder = folder.parent if folder.name == RUN_FILE else folder
+    folder = find_run_folder(run)
     record = read_record(folder)
-    configuration = recorded_configuration(folder, record)
+    configuration = recorded_configuration(folder, record, allow_pickle=allow_pickle)
     if gallery is not None:
         configuration = dataclasses.replace(configuration, run=dataclasses.replace(configuration.run, gallery=gallery))
-    env, plan = prepare(configuration, Reporter(quiet=quiet))
+    env, plan = prepare(configuration, Reporter(quiet=quiet), device_needed=False)
     check_artifacts(folder, record, plan, env)
     path = Path(out) if out is not None else folder / REPORT_FILE
     if path.is_dir():
@@ -327,9 +353,7 @@ def find_photographs(paths: Sequence[Path], *, out: Path | None = None) -> dict[
             found = sorted(
                 file
                 for file in path.rglob("*")
-                if file.suffix.lower() in IMAGE_SUFFIXES
-                and not file.name.startswith(".")
-                and not (out is not None and file.resolve().is_relative_to(out.resolve()))
+                if is_photograph(file) and not (out is not None and file.resolve().is_relative_to(out.resolve()))
             )
             if not found:
                 raise DataError(f"{path}: no photographs in this folder ({', '.join(IMAGE_SUFFIXES)})")

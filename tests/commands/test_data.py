@@ -1,4 +1,5 @@
 import json
+import os
 import re
 import subprocess
 import sys
@@ -36,6 +37,20 @@ def test_check_of_a_bad_data_set(shapes: Path, tmp_path: Path, capsys: pytest.Ca
     assert "shape_03.png" in out
     kinds = [problem["kind"] for problem in json.loads((tmp_path / "check.json").read_text())["problems"]]
     assert sorted(kinds) == ["empty-file", "unreadable-mask"]
+
+
+def test_check_of_an_unusable_data_set_tells_what_was_found(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "labels.csv").write_text("image_path,label\na.jpg,cat\nb.jpg,dog\n")
+    assert main(["data", "check", str(tmp_path), "--json", str(tmp_path / "check.json")]) == 2
+    output = capsys.readouterr()
+    lines = [f"{tmp_path / 'labels.csv'} line {line}: there is no photograph" for line in (2, 3)]
+    assert output.out.startswith("problems: 2\n")
+    assert all(line in output.out for line in lines)
+    assert output.err.startswith(f"tag2mask: error: {tmp_path}: the list 'train' names no photograph")
+    written = json.loads((tmp_path / "check.json").read_text())
+    assert written["ok"] is False
+    assert written["error"] in output.err
+    assert [problem["kind"] for problem in written["problems"]] == ["missing-photograph"] * 2
 
 
 def test_options_reach_the_reader(shapes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -92,6 +107,22 @@ def test_help_names_every_layout(capsys: pytest.CaptureFixture[str]) -> None:
         text = capsys.readouterr().out
         assert all(layout in text for layout in get_args(Layout))
     assert all(target in text for target in get_args(Target))
+
+
+@pytest.mark.parametrize("encoding", ["utf-8:strict", "ascii:strict"])
+def test_a_name_that_is_no_text(tmp_path: Path, encoding: str) -> None:
+    root = write_shapes(Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9")))
+    (root / "JPEGImages/shape_01.png").write_bytes(b"")
+    command = [sys.executable, "-m", "tag2mask.cli", "data", "check", str(root), "--threads", "1"]
+    done = subprocess.run(
+        [*command, "--json", str(tmp_path / "check.json")],
+        check=False,
+        capture_output=True,
+        env={**os.environ, "PYTHONIOENCODING": encoding},
+    )
+    assert (done.returncode, b"Traceback" in done.stderr) == (1, False)
+    assert rb"caf\udce9/JPEGImages/shape_01.png: the file has no content" in done.stdout
+    assert json.loads((tmp_path / "check.json").read_bytes())["root"] == str(root)
 
 
 def test_neither_command_waits_for_torch(shapes: Path) -> None:

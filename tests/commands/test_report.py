@@ -9,14 +9,14 @@ from tag2mask.cli import main
 def test_words_reach_the_verb(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     calls = []
 
-    def report(run: str, *, out: str | None, gallery: int | None) -> Path:
-        calls.append((run, out, gallery))
+    def report(run: str, *, out: str | None, gallery: int | None, allow_pickle: bool) -> Path:
+        calls.append((run, out, gallery, allow_pickle))
         return Path("made.html")
 
     monkeypatch.setattr(tag2mask.verbs, "report", report)
     assert main(["report", "runs/cam-1"]) == 0
-    assert main(["report", "runs/cam-1", "--out", "here.html", "--gallery", "2"]) == 0
-    assert calls == [("runs/cam-1", None, None), ("runs/cam-1", "here.html", 2)]
+    assert main(["report", "runs/cam-1", "--out", "here.html", "--gallery", "2", "--allow_pickle"]) == 0
+    assert calls == [("runs/cam-1", None, None, False), ("runs/cam-1", "here.html", 2, True)]
     assert capsys.readouterr().out == "report:   made.html\n" * 2
 
 

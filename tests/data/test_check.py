@@ -2,14 +2,16 @@ import csv
 import json
 import re
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import ExifTags, Image
 
+from tag2mask.configure import RunSettings
 from tag2mask.data import check
-from tag2mask.data.check import DataCheck, check_data
+from tag2mask.data.check import DataCheck, UnusableData, check_data
 from tag2mask.data.masks import write_mask
 from tag2mask.data.problems import Problem
 from tag2mask.errors import DataError, SettingsError
@@ -29,8 +31,9 @@ def write_table(root: Path, rows: Sequence[Row], columns: Row = ("image_path", "
 
 
 @pytest.fixture
-def root(tmp_path: Path) -> Path:
-    """Two good photographs of two classes, to which a test adds what it is about."""
+def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Two good photographs of two classes, to which a test adds what it is about. That they are few is let pass."""
+    monkeypatch.setattr(check, "hold_out", lambda dataset, share, seed: replace(dataset, val=dataset.train))
     root = tmp_path / "photos"
     root.mkdir()
     noise(seed=1).save(root / "cat.png")
@@ -168,6 +171,29 @@ def test_masks_with_problems(root: Path) -> None:
     assert train.pixels == (3 * 1200, 3 * 1200 - 3, 0, 1)  # of the three masks that can be read
 
 
+def test_a_mask_of_a_wrong_size_is_never_drawn(tmp_path: Path) -> None:
+    noise().save(tmp_path / "a.png")
+    (tmp_path / "gone.png").touch()
+    sizes = {"height": 200_000, "width": 200_000}
+    images = [{"id": number, "file_name": name, **sizes} for number, name in enumerate(("a.png", "gone.png"))]
+    content = {"images": images, "annotations": [], "categories": [{"id": 1, "name": "cat"}]}
+    (tmp_path / "all.json").write_text(json.dumps(content))
+    kinds = problems(check_data(tmp_path))
+    message = f"{tmp_path / 'all.json'}: image a.png: 200000x200000, but its photograph {tmp_path / 'a.png'} has 60x40"
+    assert kinds["mask-size"] == [message]
+    assert "unreadable-mask" not in kinds
+
+
+def test_processors_are_counted_as_everywhere(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int | None] = []
+    pool = check.ThreadPool
+    monkeypatch.setattr(check, "cpu_count", lambda: 3)
+    monkeypatch.setattr(check, "ThreadPool", lambda threads: asked.append(threads) or pool(threads))
+    check_data(root)
+    check_data(root, threads=2)
+    assert asked == [3, 2]
+
+
 def test_masks_and_tags_that_disagree_are_notes(root: Path) -> None:
     mask = np.zeros((40, 60), dtype=np.uint8)
     mask[:10], mask[10:20] = 1, 255
@@ -200,14 +226,57 @@ def test_one_photograph_with_two_sets_of_tags(root: Path) -> None:
     assert notes(found) == {"identical": ("again.png = cat.png",)}
 
 
-def test_a_class_without_training_photographs(root: Path) -> None:
+def test_a_class_without_training_photographs_is_a_note_as_runs_train_all_the_same(root: Path) -> None:
     noise(seed=5).save(root / "cow.png")
     (root / "classes.txt").write_text("cat\ncow\ndog\n")
     columns = ("image_path", "label", "split")
     write_table(root, [("cat.png", "cat", "train"), ("dog.jpg", "dog", "train"), ("cow.png", "cow", "val")], columns)
-    assert problems(check_data(root)) == {
-        "class-without-photographs": [f"{root}: no training photograph is tagged 'cow'"]
-    }
+    found = check_data(root)
+    assert found.ok
+    assert notes(found) == {"class-without-photographs": ("cow",)}
+    assert "1 without a photograph to train on: these classes cannot be learnt (cow)" in found.text()
+
+
+def test_classes_that_differ_in_case_or_white_space_alone(root: Path) -> None:
+    (root / "classes.txt").unlink()
+    add(root, ("cat.png", "Cat"))
+    rows = [("cat.png", "Cat,hot  dog,emu"), ("dog.jpg", "cat,hotdog,Hot dog")]
+    write_table(root, rows)
+    found = check_data(root)
+    assert found.ok
+    assert notes(found) == {"similar-classes": ("'Cat' and 'cat'", "'Hot dog' and 'hot  dog' and 'hotdog'")}
+
+
+@pytest.mark.parametrize(
+    ("numbers", "enough"), [((1,), False), ((3, 3, 4), False), ((4, 5, 3), True)], ids=["one", "ten", "twelve"]
+)
+def test_too_few_photographs_to_measure_on_are_a_problem_where_a_run_refuses_them(
+    tmp_path: Path, numbers: tuple[int, ...], enough: bool
+) -> None:
+    for label, number in enumerate(numbers):
+        (tmp_path / f"class{label}").mkdir()
+        for index in range(number):
+            noise(seed=10 * label + index).save(tmp_path / f"class{label}/{index}.png")
+    found = check_data(tmp_path)
+    assert found.ok == enough
+    if enough:
+        assert RunSettings(str(tmp_path)).dataset(0)[1]
+        return
+    (message,) = problems(found)["too-few"]
+    with pytest.raises(DataError, match=f"^{re.escape(message)}$"):
+        RunSettings(str(tmp_path)).dataset(0)
+
+
+def test_rows_of_background_are_told_one_by_one(root: Path) -> None:
+    (root / "classes.txt").unlink()
+    for name in ("a.png", "b.png"):
+        noise(seed=len(name)).save(root / name)
+    add(root, ("a.png", "background"), ("b.png", "dog,Background"))
+    table = root / "labels.csv"
+    assert problems(check_data(root))["unknown-class"] == [
+        f"{table} line 4: 'background' is class 0 already and cannot be a class of its own; leave the label empty",
+        f"{table} line 5: 'Background' is class 0 already and cannot be a class of its own; leave the label empty",
+    ]
 
 
 def save_turned(path: Path) -> None:
@@ -321,12 +390,16 @@ def test_no_photograph_can_be_read(root: Path) -> None:
 
 
 def test_unusable_as_a_whole(tmp_path: Path, root: Path) -> None:
-    with pytest.raises(DataError, match="no such folder"):
+    with pytest.raises(UnusableData, match="no such folder") as caught:
         check_data(tmp_path / "gone")
+    assert (caught.value.problems, caught.value.text()) == ((), "")
     for name in ("cat.png", "dog.jpg"):
         (root / name).unlink()
-    with pytest.raises(DataError, match=r"after 2 problems, first: .*cat\.png"):
+    message = rf"^{root}: the list 'train' .*; after 2 problems, first: .*cat\.png"
+    with pytest.raises(UnusableData, match=message) as caught:
         check_data(root)
+    assert [problem.kind for problem in caught.value.problems] == ["missing-photograph"] * 2
+    assert caught.value.to_dict()["error"] == str(caught.value)
     with pytest.raises(SettingsError, match="threads"):
         check_data(root, threads=-1)
 

@@ -181,6 +181,16 @@ def test_the_categories_of_both_lists_agree(tmp_path: Path, categories: Any) -> 
         ('{"images": [], "annotations": [], "categories": [{"id": "3", "name": "a"}]}', "a category needs"),
         (json.dumps({"images": [], "annotations": [], "categories": CATEGORIES[:1] * 2}), "an 'id' of its own"),
         (json.dumps({"images": [], "annotations": [], "categories": CATEGORIES}), "'train' names no photograph"),
+        (json.dumps({"images": []}), "missing: annotations, categories"),
+        (
+            json.dumps({"images": [], "annotations": [], "categories": [*CATEGORIES, {"id": 4, "name": "dog"}]}),
+            r"instances_train\.json: the categories 18 and 4 are both called 'dog'",
+        ),
+        (
+            json.dumps({"images": [], "annotations": [], "categories": [*CATEGORIES, {"id": 0, "name": "Background"}]}),
+            r"instances_train\.json: category 0: 'Background' is class 0 already",
+        ),
+        ('{"images": [], "annotations": [], "categories": [{"id": 3, "name": " "}]}', "category 3: its name is empty"),
     ],
 )
 def test_files_that_cannot_be_used(tmp_path: Path, text: str | bytes, message: str) -> None:

@@ -3,6 +3,7 @@ import errno
 import itertools
 import json
 import sys
+import tracemalloc
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -130,7 +131,7 @@ def test_vocs_layout_is_what_other_programs_expect(tmp_path: Path) -> None:
     root = convert_data(source, tmp_path / "copy", "voc")
     assert (root / "ImageSets/Segmentation/train.txt").read_text(encoding="utf-8").splitlines() == [
         "beach/a",
-        "/JPEGImages/beach/IMG 0001.JPG",  # a reader that is given an id tries suffixes in lower case
+        "beach/IMG 0001",
         "Küste 2/b c.tar",
         "empty",
     ]
@@ -180,13 +181,44 @@ def test_the_same_photograph_on_both_lists(tmp_path: Path) -> None:
     source = write_shapes(tmp_path / "source")
     (source / "ImageSets/Segmentation/val.txt").write_text("shape_01\nshape_08\n")
     to: Target
-    for to in ("voc", "npy"):
+    for to in ("csv", "one-hot", "voc", "npy", "coco"):
         convert_data(source, tmp_path / to, to)
         assert_same(open_dataset(tmp_path / to, **reading(to)), open_dataset(source), empty_masks=False)
+    with pytest.raises(DataError, match=r"as folders: 1 of 7 photographs are on both lists.*shape_01\.png"):
+        convert_data(source, tmp_path / "folders", "folders")
+    assert not (tmp_path / "folders").exists()
+
+
+def test_regions_wait_in_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = tuple((f"{number}.png", "zebra,red car", "train") for number in range(40))
+    source = write_data(tmp_path / "source", rows, masks=True)
+    encoded: list[bool] = []
+
+    def region(inside: Any, label: int, *, crowd: bool) -> dict[str, Any]:
+        encoded.append(crowd)
+        return {"category_id": label, "segmentation": {"size": list(inside.shape), "counts": "x" * 100_000}}
+
+    monkeypatch.setattr("tag2mask.data.convert._region", region)
+    monkeypatch.setattr("tag2mask.data.convert._check_copy", lambda writer: None)
+    tracemalloc.start()
+    convert_data(source, tmp_path / "copy", "coco")
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 6_000_000  # all regions are 16 million bytes, those of a photograph 400,000
+    assert encoded.count(True) == 40  # once for a photograph, although it is written for each class
+    annotations = (tmp_path / "copy/annotations/instances_train.json").read_text()
+    assert [item["category_id"] for item in json.loads(annotations)["annotations"]] == [1, 2, 1, 2] * 40
+    assert sorted(path.name for path in (tmp_path / "copy").iterdir()) == ["annotations", "images"]
+
+
+def test_a_mask_of_a_wrong_size_is_never_drawn(tmp_path: Path) -> None:
+    source = convert_data(write_data(tmp_path / "source", MANY_TAGS, masks=True), tmp_path / "wrong", "coco")
+    path = source / "annotations/instances_train.json"
+    path.write_text(path.read_text().replace('"height": 15, "width": 20', '"height": 200000, "width": 200000'))
+    to: Target
     for to in ("csv", "coco"):
-        with pytest.raises(DataError, match=f"as {to}: 1 of 7 photographs are on both lists.*shape_01.png"):
+        with pytest.raises(DataError, match=r"image empty\.webp: 200000x200000, but its photograph .*empty\.webp has"):
             convert_data(source, tmp_path / to, to)
-        assert not (tmp_path / to).exists()
 
 
 def test_coco_annotations(tmp_path: Path) -> None:
@@ -370,7 +402,7 @@ def test_bad_masks(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"0\.png: 7 among the ids, but the last class is 2"):
         convert_data(source, tmp_path / "copy", "csv")
     write_mask(source / "truth/0.png", np.ones((20, 12), dtype=np.uint8))
-    with pytest.raises(DataError, match=r"0\.png: not of the size"):
+    with pytest.raises(DataError, match=r"0\.png: 12x20, but its photograph .*a\.jpg has 20x12"):
         convert_data(source, tmp_path / "copy", "coco")
     assert not (tmp_path / "copy").exists()
 

@@ -70,7 +70,8 @@ def test_unknown_class_names_line_and_choices(tmp_path: Path, label: str) -> Non
         ("image_path,mask_path,,\na.jpg,,,\n", "image_path and one column per class; found: image_path, mask_path"),
         ("a.jpg,dog\n", r"found: a\.jpg, dog"),
         ("image_path,label,Label\na.jpg,dog,cat\n", "columns 'label' and 'Label' of the header could both be label"),
-        ("file,image_path,label\na.jpg,a.jpg,dog\n", "'file' and 'image_path' of the header could both be image_path"),
+        ("file,path,label\na.jpg,a.jpg,dog\n", "'file' and 'path' of the header could both be image_path"),
+        ("image_path,labels,tags\na.jpg,dog,cat\n", "'labels' and 'tags' of the header could both be label"),
         ("image_path,label,split,split\na.jpg,dog,,\n", "could both be split"),
         ("image_path,cat,cat\na.jpg,0,1\n", "names the class 'cat' twice"),
         ("image_path,cat,dog\na.jpg,0,2\n", r"tags\.csv line 2: column 'dog' holds '2', but 0 or 1"),
@@ -87,8 +88,11 @@ def test_unknown_class_names_line_and_choices(tmp_path: Path, label: str) -> Non
         ("image_path,label,split\na.jpg,dog,test\n", "line 2: unknown split 'test'; choices: train, val"),
         ("image_path,label,split\na.jpg,dog,val\n", "none is left to train on"),
         ("image_path,label,mask_path\na.jpg,dog,a.png\n", r"line 2: there is no mask .*a\.png"),
+        ("image_path,label,mask_path\na.jpg,dog,../tags.csv\n", r"line 2: the mask '\.\./tags\.csv' must be a path in"),
+        ("image_path,label,mask_path\na.jpg,dog,/dev/null\n", "line 2: the mask '/dev/null' must be a path inside"),
         ("image_path,label\na.jpg,\n", "no class is named"),
-        ("image_path,label\na.jpg,background\n", "class 0 already"),
+        ("image_path,label\na.jpg,background\n", r"tags\.csv line 2: 'background' is class 0 already"),
+        ("image_path,Background,dog\na.jpg,0,1\n", r"tags\.csv: the header: 'Background' is class 0 .* the column out"),
         (b"image_path,label\na.jpg,\xe4sel\n", r"tags\.csv line 2: not UTF-8 text; save the file as UTF-8"),
         (b"image_path,label\n" + b"x" * 200_000 + b",dog\n", "line 2: not a proper CSV file"),
         (b"x" * 200_000, "line 1: not a proper CSV file"),
@@ -103,6 +107,10 @@ def test_photographs_without_a_row_are_counted_and_named(tmp_path: Path) -> None
     table = "image_path,label\nsub/a.jpg,dog\n"
     folder(tmp_path, table, "sub/a.jpg", *(f"sub/{name}.JPEG" for name in "bcde"), "masks/a.png", "sub/.hidden.jpg")
     with pytest.raises(DataError, match=r"no row for 4 photographs \(sub/b.JPEG, sub/c.JPEG, sub/d.JPEG, \.\.\.\)"):
+        read_csv_folder(tmp_path)
+    for name in "bcd":
+        (tmp_path / "sub" / f"{name}.JPEG").unlink()
+    with pytest.raises(DataError, match=r"no row for 1 photograph \(sub/e.JPEG\)"):
         read_csv_folder(tmp_path)
 
 
@@ -127,6 +135,27 @@ def test_column_split(tmp_path: Path) -> None:
     assert [sample.id for sample in data.train] == ["a"]
     assert [sample.id for sample in data.val] == ["b"]
     assert data.classes == ("cat", "dog")
+
+
+@pytest.mark.parametrize(
+    "header", ["image_path,label,file", "File,tags,image_path,Label", "path,image,label,IMAGE_PATH"]
+)
+def test_a_columns_own_name_goes_before_its_other_names(tmp_path: Path, header: str) -> None:
+    cells = {"image_path": "a.jpg", "label": "dog"}
+    row = ",".join(cells.get(name.lower(), "x") for name in header.split(","))
+    data = read_csv_folder(folder(tmp_path, f"{header}\n{row}\n", "a.jpg"))
+    assert (data.classes, tags(data)) == (("dog",), {"a": (1,)})
+
+
+def test_the_second_table_by_any_spelling(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = folder(tmp_path / "photos", "image_path,label\na.jpg,dog\n", "a.jpg", "b.jpg", name="mine.csv")
+    (root / "val.csv").write_text("image_path,label\nb.jpg,cat\n")
+    (tmp_path / "link").symlink_to(root)
+    monkeypatch.chdir(tmp_path)
+    for given in ("photos", "link", "photos/../photos"):
+        for table in ("val.csv", root / "val.csv", "photos/val.csv", "link/val.csv"):
+            data = read_csv_folder(given, val_csv=table)
+            assert [[sample.id for sample in split] for split in data.splits] == [["a"], ["b"]]
 
 
 def test_second_table(tmp_path: Path) -> None:

@@ -97,6 +97,35 @@ def test_class_folders_come_last(tmp_path: Path) -> None:
         open_dataset(tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", r"export\.json: not proper JSON"),
+        ('{"images": [{"id": 1, "file_na', r"export\.json: not proper JSON"),
+        ('{"images": []}', r"export\.json: no instance annotations; .*missing: annotations, categories"),
+    ],
+)
+@pytest.mark.parametrize("layout", ["auto", "coco"])
+def test_what_is_wrong_with_the_only_json_file_is_told(tmp_path: Path, text: str, message: str, layout: Layout) -> None:
+    (tmp_path / "a.jpg").touch()
+    (tmp_path / "export.json").write_text(text)
+    with pytest.raises(DataError, match=message):
+        open_dataset(tmp_path, layout=layout)
+
+
+def test_many_json_files_of_another_kind_are_counted(tmp_path: Path) -> None:
+    for index in range(5):
+        (tmp_path / f"{index}.json").write_text("{}")
+    write_coco(tmp_path)
+    (tmp_path / "instances.json").rename(tmp_path / "val.json")
+    with pytest.raises(DataError, match=r"0\.json: no instance annotations.*; 3 other JSON files$"):
+        open_dataset(tmp_path)
+    for index in range(5):
+        (tmp_path / f"{index}.json").unlink()
+    with pytest.raises(DataError, match=r"val\.json: by its name a list to measure on"):
+        open_dataset(tmp_path)
+
+
 def test_photographs_of_vocs_layout_without_lists_are_no_class(root: Path) -> None:
     (root / "tags.csv").unlink()
     with pytest.raises(DataError, match="no data set; looked for JPEGImages and ImageSets"):

@@ -1,5 +1,7 @@
 import shutil
 import struct
+import subprocess
+import sys
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -190,7 +192,7 @@ def png_header(height: int, width: int) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + chunk + struct.pack(">I", 1000) + b"IDAT"
 
 
-@pytest.mark.filterwarnings("error")
+@pytest.mark.filterwarnings("ignore")  # as the module does once for the process; pytest has filters for each test
 def test_large_photographs_are_no_bombs_and_bombs_are_refused(tmp_path: Path) -> None:
     large = tmp_path / "large.jpg"
     Image.new("L", (11648, 8736)).save(large)  # a camera of 100 megapixels
@@ -199,6 +201,27 @@ def test_large_photographs_are_no_bombs_and_bombs_are_refused(tmp_path: Path) ->
     bomb.write_bytes(png_header(60000, 60000))
     with pytest.raises(DataError, match=r"bomb\.png: too large"):
         read_image(bomb)
+
+
+def test_threads_leave_the_filters_of_warnings_alone(tmp_path: Path) -> None:
+    large = tmp_path / "large.jpg"
+    Image.new("L", (1000, 1000)).save(large)
+    code = """
+import sys, warnings
+from concurrent.futures import ThreadPoolExecutor
+from PIL import Image
+from tag2mask.data.images import image_size
+Image.MAX_IMAGE_PIXELS = 600_000
+before = list(warnings.filters)
+sys.setswitchinterval(1e-6)
+with ThreadPoolExecutor(8) as pool:
+    list(pool.map(image_size, sys.argv[1:] * 2000))
+assert warnings.filters == before, warnings.filters
+"""
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", code, str(large)], check=False, capture_output=True, text=True
+    )
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_facts_about_a_file(tmp_path: Path) -> None:

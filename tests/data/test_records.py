@@ -70,6 +70,10 @@ def test_class_names(tmp_path: Path) -> None:
     assert named_classes(tmp_path) == read_class_names(tmp_path / "classes.txt") == ("b", "a c")
     assert found_class_names(["b", "10", "9", "b"]) == ("10", "9", "b")
     assert found_class_names(["10", "9"]) == ("9", "10")
+    assert found_class_names(["cat", "Background"]) == ("cat",)
+    (tmp_path / "classes.txt").write_text("cat\n\nbackground\n")
+    with pytest.raises(DataError, match=r"classes\.txt line 3: 'background' is class 0 already .*; take the line out"):
+        named_classes(tmp_path)
 
 
 def test_labels_that_are_no_class_can_be_left_out() -> None:
@@ -80,6 +84,8 @@ def test_labels_that_are_no_class_can_be_left_out() -> None:
     assert tag_ids(["2"], ["2", "1"], "line 7") == (1,)
     with pytest.raises(DataError, match="line 7: unknown class"):
         tag_ids(["emu"], ["a"], "line 7")
+    with pytest.raises(DataError, match=r"line 7: 'background' is class 0 already .*; leave the label empty"):
+        tag_ids(["background"], ["a"], "line 7")
 
 
 def test_photographs_by_name() -> None:
@@ -130,5 +136,5 @@ def test_photographs_with_a_problem_are_left_out(bad: Record, kind: str) -> None
 
 
 def test_nothing_left_to_train_on() -> None:
-    with pytest.raises(DataError, match="'train' names no photograph"):
+    with pytest.raises(DataError, match=r"^root: the list 'train' names no photograph that can be used"):
         assemble(ROOT, "csv", ["cat"], [record("../a"), record("b", split="val")], lambda problem: None)

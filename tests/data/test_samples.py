@@ -23,10 +23,18 @@ def test_check_id_takes_relative_paths(name: str) -> None:
     assert check_id(name) == name
 
 
-@pytest.mark.parametrize("name", ["", "/a", "../a", "a/../b", "a/..", ".", "./a", "a//b", "a/", "a\\b", "C:/a", "a\nb"])
+@pytest.mark.parametrize("name", ["", "/a", "../a", "a/../b", "a/..", ".", "./a", "a//b", "a/", "a\\b", "C:/a"])
 def test_check_id_refuses_what_could_leave_its_folder(name: str) -> None:
     with pytest.raises(DataError, match="cannot be the id"):
         sample(name)
+
+
+@pytest.mark.parametrize(("name", "shown"), [("a\nb", r"'a\nb'"), ("caf\udce9", r"'caf\udce9'")])
+def test_check_id_refuses_what_is_no_text(name: str, shown: str) -> None:
+    with pytest.raises(DataError) as caught:
+        check_id(name)
+    assert str(caught.value).startswith(f"{shown} cannot be the id of a photograph: its name has control characters")
+    assert ".." not in str(caught.value)
 
 
 @pytest.mark.parametrize("tags", [(2, 1), (1, 1), (0,), (-1, 2)])

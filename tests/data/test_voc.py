@@ -1,3 +1,4 @@
+import re
 from pathlib import Path
 
 import pytest
@@ -90,6 +91,25 @@ def test_other_suffixes_subfolders_and_dots_in_ids(home: Path) -> None:
     assert read_voc(home) == data
 
 
+def test_suffixes_in_capitals(home: Path) -> None:
+    for name in ("a", "b"):
+        (home / f"JPEGImages/{name}.jpg").rename(home / f"JPEGImages/{name}.JPG")
+    assert [sample.image.name for sample in read_voc(home).train] == ["a.JPG", "b.JPG"]
+    write_list(home, "/JPEGImages/a.JPG\nb\n")
+    assert [sample.id for sample in read_voc(home).train] == ["a", "b"]
+
+
+def test_an_id_of_two_photographs(home: Path) -> None:
+    Image.new("RGB", (2, 2)).save(home / "JPEGImages/b.PNG")
+    with pytest.raises(DataError, match=r"train\.txt line 3: several .* the id 'b': .*b\.PNG and .*b\.jpg"):
+        read_voc(home)
+    found: list[Problem] = []
+    assert [sample.id for sample in read_voc(home, report=found.append).train] == ["a"]
+    assert [problem.kind for problem in found] == ["duplicate-id"]
+    write_list(home, "a\nJPEGImages/b.jpg\n")
+    assert [sample.image.name for sample in read_voc(home).train] == ["a.jpg", "b.jpg"]
+
+
 def test_tag_table_is_preferred_and_classes_file_fixes_names(home: Path) -> None:
     (home / "tags.csv").write_text('image_path,label\nJPEGImages/a.jpg,"bee,ape"\n/JPEGImages/b.jpg,3\nc,\nd.jpg,ape\n')
     (home / "classes.txt").write_text("bee\nape\ncat\n")
@@ -136,6 +156,7 @@ def test_val_is_optional_but_a_named_list_is_not(home: Path) -> None:
         ("a\n\na\n", r"train\.txt line 3: 'a' is listed already \(.*line 1\)"),
         ("a b c\n", r"train\.txt line 1: an id, or the paths"),
         ("../JPEGImages/a\n", r"train\.txt line 1: .*cannot be the id"),
+        ("a /../a.png\n", r"train\.txt line 1: the mask '\.\./a\.png' must be a path inside"),
     ],
 )
 def test_unusable_lists(home: Path, text: str, message: str) -> None:
@@ -156,7 +177,11 @@ def test_missing_tags_name_the_line(home: Path) -> None:
         read_voc(home)
     (home / "tags.csv").unlink()
     (home / "Annotations").rename(home / "Elsewhere")
-    with pytest.raises(DataError, match="no tags; "):
+    with pytest.raises(DataError, match=r"no tags; .* is expected$"):
+        read_voc(home)
+    (home / "cls_labels.npy").touch()
+    hint = "; cls_labels.npy is there: --labels_npy cls_labels.npy --allow_pickle true reads it"
+    with pytest.raises(DataError, match=f"{re.escape(hint)}$"):
         read_voc(home)
 
 
@@ -167,6 +192,17 @@ def test_damaged_annotation_and_unknown_class(home: Path) -> None:
     (home / "Annotations/b.xml").write_text(xml("dog"))
     (home / "classes.txt").write_text("cat\n")
     with pytest.raises(DataError, match=r"train\.txt line 1: unknown class 'dog'; choices: cat"):
+        read_voc(home)
+
+
+def test_a_label_that_is_no_class_is_told_with_its_row(home: Path) -> None:
+    (home / "tags.csv").write_text("image_path,label\nb.jpg,background\na.jpg,cat\nc.jpg,\n")
+    message = r"tags\.csv line 2: 'background' is class 0 already .*; leave the label empty"
+    with pytest.raises(DataError, match=message):
+        read_voc(home)
+    (home / "tags.csv").unlink()
+    (home / "Annotations/b.xml").write_text(xml("Background"))
+    with pytest.raises(DataError, match=r"train\.txt line 3: 'Background' is class 0 already"):
         read_voc(home)
 
 

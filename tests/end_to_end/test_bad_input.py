@@ -125,11 +125,54 @@ def test_several_bad_photographs_and_masks_are_counted(home: Path, data: Path, t
 def test_a_run_on_bad_data_leaves_an_old_workspace_as_it_was(
     home: Path, data: Path, tmp_path: Path, capsys: Capture
 ) -> None:
+    """What was found sound is remembered, and nothing else has changed."""
     shutil.copytree(home / "whole", tmp_path / "ws")
-    before = {path: path.read_bytes() for path in (tmp_path / "ws").rglob("*") if path.is_file()}
+
+    def content() -> dict[Path, bytes]:
+        return {path: path.read_bytes() for path in (tmp_path / "ws").rglob("*") if path.is_file()}
+
+    before = content()
     make_empty(data / f"{PHOTOGRAPH}.png")
     assert f"{PHOTOGRAPH}.png: " in told(run(home, data, tmp_path / "ws"), capsys)
-    assert {path: path.read_bytes() for path in (tmp_path / "ws").rglob("*") if path.is_file()} == before
+    after = content()
+    assert str(data / "JPEGImages") in after.pop(tmp_path / "ws" / "digests.json").decode()
+    del before[tmp_path / "ws" / "digests.json"]
+    assert after == before
+
+
+def test_a_run_on_bad_data_leaves_other_folders_as_they_were(
+    home: Path, data: Path, tmp_path: Path, capsys: Capture
+) -> None:
+    make_empty(data / f"{PHOTOGRAPH}.png")
+    (tmp_path / "empty").mkdir()
+    before = sorted(data.rglob("*"))
+    for workspace in (tmp_path / "empty", data):
+        assert f"{PHOTOGRAPH}.png: " in told(run(home, data, workspace), capsys)
+    assert sorted(data.rglob("*")) == before
+    assert list((tmp_path / "empty").iterdir()) == []
+
+
+def test_a_finished_run_that_is_interrupted_when_given_again(
+    home: Path, tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It stays finished: listed with its figure, kept by prune, its report written again."""
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    shutil.copytree(home / "whole", tmp_path / "ws")
+    (record,) = (tmp_path / "ws" / "runs").glob("*/run.json")
+    before = record.read_bytes()
+    with monkeypatch.context() as patch:
+        patch.setattr("tag2mask.verbs.run_plan", interrupt)
+        assert main(run(home, home / "data", tmp_path / "ws")) == 130
+    assert record.read_bytes() == before
+    assert main(["report", str(record.parent)]) == 0
+    capsys.readouterr()
+    assert main(["workspace", "prune", str(tmp_path / "ws"), "--unfinished"]) == 0
+    assert capsys.readouterr().out == "nothing to free\n"
+    assert main(run(home, home / "data", tmp_path / "ws")) == 0
+    assert json.loads(record.read_text())["started"] >= json.loads(before)["finished"]
 
 
 def predict(home: Path, photographs: Path, out: Path, model: str = "model.safetensors") -> list[str]:

@@ -134,6 +134,7 @@ class Followed:
         words: settings put in besides README's own.
         status: exit status by line; lines for a device that is not here are left out.
         output: what each line printed, standard output and errors.
+        workspace_after: by line, whether there was a workspace when it was done.
         fingerprint: of the run.
     """
 
@@ -142,6 +143,7 @@ class Followed:
     words: str
     status: dict[str, int] = field(default_factory=dict)
     output: dict[str, str] = field(default_factory=dict)
+    workspace_after: dict[str, bool] = field(default_factory=dict)
     fingerprint: str = ""
 
     @property
@@ -167,6 +169,7 @@ class Followed:
             except SystemExit as refused:
                 self.status[line] = int(refused.code or 0)
         self.output[line] = heard.getvalue()
+        self.workspace_after[line] = (self.home / "workspace").exists()
         if not self.fingerprint and (runs := list((self.home / "workspace" / "runs").glob("cam-*"))):
             self.fingerprint = runs[0].name.removeprefix("cam-")
 
@@ -212,6 +215,8 @@ def test_a_dry_run_leaves_nothing(followed: Followed) -> None:
     dry = next(line for line in followed.status if "--dry-run" in line)
     assert "to do" in followed.output[dry]
     assert list(followed.status).index(dry) < list(followed.status).index(followed.training)
+    assert not followed.workspace_after[dry]
+    assert followed.workspace_after[followed.training]  # it would have been seen
 
 
 def test_the_report_says_that_there_is_no_truth(followed: Followed) -> None:

@@ -54,6 +54,21 @@ def test_runtime_is_resolved() -> None:
     assert runtime.torch_device.type == runtime.device
 
 
+def test_a_device_that_is_not_there_is_an_error_where_it_is_needed() -> None:
+    with pytest.raises(SettingsError, match="device: 'cuda:99' is not there"):
+        Runtime(device="cuda:99").resolved()
+    assert Runtime(device="cuda:99").resolved(device_needed=False).device == "cuda:99"
+
+
+@pytest.mark.parametrize(("count", "end"), [(0, "0 GPUs"), (1, "1 GPU")])
+def test_the_devices_that_are_there_are_counted(monkeypatch: pytest.MonkeyPatch, count: int, end: str) -> None:
+    monkeypatch.setattr("torch.cuda.device_count", lambda: count)
+    with pytest.raises(SettingsError, match=f"this machine has {end}$"):
+        Runtime(device="cuda:1").resolved()
+    with pytest.raises(SettingsError, match="device: 'tpu!' is unknown"):
+        Runtime(device="tpu!").resolved(device_needed=False)
+
+
 def test_threads_and_precision_enter_fingerprints_workers_do_not(tmp_path: Path) -> None:
     first = shapes_environment(tmp_path, threads=1).runtime_fingerprint
     assert shapes_environment(tmp_path, threads=2).runtime_fingerprint != first

@@ -2,7 +2,7 @@ import io
 
 import pytest
 
-from tag2mask.engine.progress import Reporter, duration
+from tag2mask.engine.progress import Reporter
 
 
 class Terminal(io.StringIO):
@@ -52,8 +52,3 @@ def test_callback_for_code_that_knows_no_reporters() -> None:
     for done in range(1, 4):
         progress(done, 3)
     assert stream.getvalue().startswith("drawing: 3/3 in")
-
-
-@pytest.mark.parametrize(("seconds", "text"), [(42, "42 s"), (200, "3 min 20 s"), (7500, "2 h 05 min")])
-def test_duration(seconds: float, text: str) -> None:
-    assert duration(seconds) == text

@@ -1,23 +1,29 @@
+import errno
 import json
 import os
+import resource
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import load_file, save_file
 
-from tag2mask.engine.workspace import Workspace, cpu_count, reading_artifact
+from tag2mask.engine.workspace import Workspace, reading_artifact
 from tag2mask.errors import DataError, WorkspaceError
 from tests.disks import remount
 
+HOLD = (
+    "import sys; from pathlib import Path; from tag2mask.engine.workspace import Workspace\n"
+    "with Workspace(Path(sys.argv[1])).lock():\n    print('locked', flush=True); sys.stdin.read()"
+)
+
 
 def test_a_second_writer_is_kept_out(tmp_path: Path) -> None:
-    code = (
-        "import sys; from pathlib import Path; from tag2mask.engine.workspace import Workspace\n"
-        "with Workspace(Path(sys.argv[1])).lock():\n    print('locked', flush=True); sys.stdin.read()"
-    )
     with subprocess.Popen(
-        [sys.executable, "-c", code, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        [sys.executable, "-c", HOLD, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
     ) as holder:
         assert holder.stdout is not None
         assert holder.stdout.readline() == b"locked\n"
@@ -83,6 +89,94 @@ def test_whether_another_process_is_writing(tmp_path: Path) -> None:
     assert not Workspace(tmp_path / "ws").is_locked()
 
 
+def test_the_own_lock_is_not_another_processs(tmp_path: Path) -> None:
+    workspace = Workspace(tmp_path)
+    with workspace.lock():
+        assert not workspace.is_locked()
+
+
+def test_asking_does_not_keep_a_writer_from_starting(tmp_path: Path) -> None:
+    asking = (
+        "import sys; from pathlib import Path; from tag2mask.engine.workspace import Workspace\n"
+        "print('asking', flush=True)\nwhile True:\n    Workspace(Path(sys.argv[1])).is_locked()"
+    )
+    with Workspace(tmp_path).lock():
+        pass
+    with subprocess.Popen([sys.executable, "-c", asking, str(tmp_path)], stdout=subprocess.PIPE) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == b"asking\n"
+        try:
+            for _ in range(300):
+                with Workspace(tmp_path).lock():
+                    pass
+        finally:
+            other.kill()
+
+
+def test_a_writer_waits_a_moment_for_one_that_only_checks(tmp_path: Path) -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == b"locked\n"
+        timer = threading.Timer(0.2, holder.kill)
+        timer.start()
+        with Workspace(tmp_path).lock():
+            timer.join()
+
+
+def test_who_may_only_read_sees_a_writer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a user without write permission: nothing may be opened for writing."""
+    usual = os.open
+
+    def open_to_read(path: str | Path, flags: int, *more: int, **options: int) -> int:
+        if flags & (os.O_RDWR | os.O_WRONLY) and str(path).endswith(".lock"):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+        return usual(path, flags, *more, **options)
+
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == b"locked\n"
+        monkeypatch.setattr(os, "open", open_to_read)
+        assert Workspace(tmp_path).is_locked()
+        holder.kill()
+    assert not Workspace(tmp_path).is_locked()
+
+
+def test_a_lock_that_cannot_be_read_counts_as_held(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / ".lock").touch()
+
+    def refuse(path: str | Path, *_: int) -> int:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+
+    monkeypatch.setattr(os, "open", refuse)
+    assert Workspace(tmp_path).is_locked()
+
+
+def test_checking_leaves_nothing_in_a_folder_that_is_no_workspace(tmp_path: Path) -> None:
+    Workspace(tmp_path).check_free()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_is_a_workspace_when_a_run_has_begun_there(tmp_path: Path) -> None:
+    workspace = Workspace(tmp_path)
+    assert not workspace.is_used
+    (tmp_path / "runs").mkdir()
+    assert not workspace.is_used
+    with workspace.lock():
+        assert workspace.is_used
+    (tmp_path / "runs").rmdir()
+    assert not workspace.is_used
+
+
+def test_an_empty_disk_that_cannot_be_written(small_disk: Path) -> None:
+    remount(small_disk, "ro")
+    with pytest.raises(WorkspaceError, match=r"disk: cannot write to this workspace \(Read-only file system\)"):
+        Workspace(small_disk).check_free()
+
+
 def test_a_disk_that_cannot_be_written(small_disk: Path) -> None:
     with Workspace(small_disk).lock():
         pass
@@ -110,8 +204,54 @@ def test_a_damaged_artifact_is_told_with_what_to_delete(tmp_path: Path, error: E
     assert str(caught.value) == f"{path}: truncated; delete the folder {stage} and run again"
 
 
-def test_cpu_count() -> None:
-    assert 1 <= cpu_count() <= (os.cpu_count() or 1)
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.EACCES, errno.EIO])
+def test_what_the_machine_cannot_read_is_not_to_be_deleted(tmp_path: Path, number: int) -> None:
+    path = tmp_path / "b.npz"
+    problem = OSError(number, os.strerror(number))
+    with pytest.raises(WorkspaceError) as caught, reading_artifact(path, tmp_path):
+        raise problem
+    assert str(caught.value) == f"{path}: cannot be read ({os.strerror(number)})"
+    with pytest.raises(WorkspaceError) as caught, reading_artifact(path, tmp_path):
+        raise DataError(f"{path}: cannot be opened") from problem
+    assert str(caught.value) == f"{path}: cannot be opened"
+
+
+def test_what_safetensors_cannot_open_is_not_to_be_deleted(tmp_path: Path) -> None:
+    """It tells of any file that it cannot open as missing, and of the system's other errors without their number."""
+    path = tmp_path / "b.safetensors"
+    save_file({"a": torch.zeros(3)}, path)
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (3, limits[1]))
+        with pytest.raises(WorkspaceError) as caught, reading_artifact(path, tmp_path):
+            load_file(path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    assert str(caught.value).startswith(f"{path}: cannot be read (")
+    assert "delete" not in str(caught.value)
+    with pytest.raises(WorkspaceError) as caught, reading_artifact(tmp_path, tmp_path):
+        load_file(tmp_path)
+    assert "delete" not in str(caught.value)
+    path.unlink()
+    with pytest.raises(WorkspaceError, match="delete the folder"), reading_artifact(path, tmp_path):
+        load_file(path)
+
+
+@pytest.mark.parametrize(
+    "problem",
+    [
+        MemoryError(),
+        RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 bytes."),
+        torch.OutOfMemoryError("CUDA out of memory"),
+    ],
+)
+def test_a_full_memory_is_told_as_such(tmp_path: Path, problem: Exception) -> None:
+    with pytest.raises(type(problem)) as caught, reading_artifact(tmp_path / "b.npz", tmp_path):
+        raise problem
+    assert caught.value is problem
+    with pytest.raises(type(problem)) as caught, reading_artifact(tmp_path / "b.npz", tmp_path):
+        raise DataError("b.npz: cannot be read as an image ()") from problem
+    assert caught.value is problem
 
 
 def test_the_same_workspace_may_lock_again_inside(tmp_path: Path) -> None:

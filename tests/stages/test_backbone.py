@@ -2,7 +2,9 @@ import pytest
 import torch
 from torch import nn
 
+from tag2mask.engine.fingerprint import fingerprint
 from tag2mask.errors import SettingsError
+from tag2mask.networks.weights import WEIGHT_SOURCES
 from tag2mask.stages.backbone import BackboneSettings, backbone_and_head
 
 SETTINGS = BackboneSettings(weights="none", block="blocks.2", frozen_until="blocks.0")
@@ -32,6 +34,14 @@ def test_what_model_files_and_fingerprints_record() -> None:
     assert SETTINGS.licence["source"] == "none"
     assert set(SETTINGS.licence) == {"source", "name", "licence"}
     assert SETTINGS.identity == SETTINGS.info().identity
+
+
+def test_where_a_file_of_weights_lies_is_in_no_fingerprint() -> None:
+    here, there = (fingerprint(BackboneSettings(weights=path)) for path in ("w.safetensors", "/a/b.safetensors"))
+    assert here == there
+    assert len({here, *(fingerprint(BackboneSettings(weights=source)) for source in WEIGHT_SOURCES)}) == 5
+    # A change here makes every workspace's artifacts strangers.
+    assert fingerprint(BackboneSettings()) == "5bcb79cd3ea146a1"
 
 
 def test_frozen_blocks_are_in_no_group() -> None:

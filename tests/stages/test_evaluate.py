@@ -39,6 +39,17 @@ def scores_by_loop(truths: list[np.ndarray], predictions: list[np.ndarray], clas
     return iou, float((truth == prediction).mean())
 
 
+@pytest.mark.parametrize(("images", "end"), [(1, "on 1 photograph"), (2, "on 2 photographs")])
+def test_a_headline_tells_of_one_photograph_or_several(
+    finished: Finished, monkeypatch: pytest.MonkeyPatch, images: int, end: str
+) -> None:
+    figures = {"mean_average_precision": 1.0, "mean_iou": 0.5, "pixel_accuracy": 0.5, "images": images}
+    for name, after in (("classifier", ""), ("val", " of val")):
+        stage = finished.plan.results[name]
+        monkeypatch.setattr(type(stage), "metrics", lambda self, env: figures)
+        assert f"{stage.headline(finished.env)} ".partition(" (")[0].strip().endswith(end + after)
+
+
 def test_scores_are_those_of_the_definition(finished: Finished) -> None:
     env = finished.env
     for labels, name in ((finished.stage(MakeSeeds), "seeds"), (finished.plan.predictions, "val")):
@@ -131,5 +142,5 @@ def test_a_truth_of_another_size_is_named(tmp_path: Path) -> None:
     env, labels = shapes_environment(tmp_path), true_masks()
     labels.run(env)
     write_mask(mask_path(env.dataset.train.samples[2]), np.zeros((5, 5), np.uint8))
-    with pytest.raises(DataError, match=r"shape_02\.png: size \(5, 5\)"):
+    with pytest.raises(DataError, match=r"shape_02\.png: 5x5, but its photograph .* has 64x62"):
         evaluate_labels(labels).produce(env)

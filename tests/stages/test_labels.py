@@ -40,10 +40,10 @@ def test_the_truth_is_the_mask(sample: Sample) -> None:
 
 
 def test_a_truth_that_does_not_fit_is_named(sample: Sample) -> None:
-    with pytest.raises(DataError, match=r"shape_00\.png: class id 2, but there are 1"):
+    with pytest.raises(DataError, match=r"shape_00\.png: 2 among the ids, but the last class is 1"):
         read_truth(sample, 1)
     write_mask(mask_path(sample), np.zeros((48, 63), np.uint8))
-    with pytest.raises(DataError, match=r"shape_00\.png: size \(48, 63\).*\(48, 64\)"):
+    with pytest.raises(DataError, match=r"shape_00\.png: 63x48, but its photograph .*shape_00\.png has 64x48"):
         read_truth(sample, 2)
     with pytest.raises(DataError, match=r"shape_00\.png: has no true mask"):
         read_truth(dataclasses.replace(sample, mask=None), 2)

@@ -4,10 +4,11 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tag2mask.commands.parsers import add_command, add_group
+from tag2mask.commands.parsers import TRUTH, add_allow_pickle, add_command, add_group
 
 if TYPE_CHECKING:
     from tag2mask.commands.parsers import Commands
+    from tag2mask.data.check import DataCheck
 
 CHECK_HELP = """\
 Reads every table, photograph and mask of a data set, tells what is in it and lists everything that is wrong with it.
@@ -15,7 +16,7 @@ Reads every table, photograph and mask of a data set, tells what is in it and li
   tag2mask data check photos
   tag2mask data check photos --json check.json
 
-Exit status: 0 no problem, 1 problems, 2 the data set cannot be read at all.
+Exit status: 0 no problem, 1 problems, 2 the data set cannot be read as a whole (what was found until then is told).
 """
 
 CONVERT_HELP = """\
@@ -25,8 +26,6 @@ Writes a data set in another layout: a table of labels (csv) or with a column pe
   tag2mask data convert photos photos-coco --to coco
   tag2mask data convert VOCdevkit photos --to csv --train_list trainaug --link
 """
-
-_TRUTH = {"true": True, "false": False}
 
 
 def register(commands: "Commands") -> None:
@@ -60,37 +59,36 @@ def _add_reading(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--labels_csv", metavar="CSV", help="table of tags, if it is not the only one in the folder")
     parser.add_argument("--val_csv", metavar="CSV", help="table of the photographs to measure on")
     parser.add_argument("--labels_npy", metavar="NPY", help="VOC's layout: a cls_labels.npy of tags")
-    parser.add_argument(
-        "--allow_pickle",
-        nargs="?",
-        const="true",
-        default="false",
-        choices=_TRUTH,
-        help="read --labels_npy, which is a pickle and can run any code of whoever made it",
-    )
+    add_allow_pickle(parser, "--labels_npy")
 
 
 def _reading(arguments: argparse.Namespace) -> dict[str, Any]:
     names = ("layout", "train_list", "val_list", "labels_csv", "val_csv", "labels_npy")
     chosen = {name: getattr(arguments, name) for name in names}
-    return {**chosen, "allow_pickle": _TRUTH[arguments.allow_pickle]}
+    return {**chosen, "allow_pickle": TRUTH[arguments.allow_pickle]}
 
 
 def _check(arguments: argparse.Namespace) -> int:
-    from tag2mask.data.check import check_data
+    from tag2mask.data.check import UnusableData, check_data
     from tag2mask.engine.progress import Reporter
-    from tag2mask.engine.workspace import cpu_count
     from tag2mask.files import write_json
 
-    found = check_data(
-        arguments.path,
-        **_reading(arguments),
-        threads=arguments.threads or cpu_count(),
-        progress=Reporter().callback("reading"),
-    )
+    found: DataCheck | UnusableData
+    try:
+        found = check_data(
+            arguments.path,
+            **_reading(arguments),
+            threads=arguments.threads,
+            progress=Reporter().callback("reading"),
+        )
+    except UnusableData as error:
+        found = error
     if arguments.json:
         write_json(Path(arguments.json), found.to_dict())
-    print(found.text())
+    if text := found.text():
+        print(text, flush=True)  # before the error, which is on the other stream
+    if isinstance(found, UnusableData):
+        raise found
     return 0 if found.ok else 1
 
 

@@ -8,6 +8,8 @@ if TYPE_CHECKING:
     Commands = argparse._SubParsersAction[argparse.ArgumentParser]
 
 Handler = Callable[[argparse.Namespace], int]
+TRUTH = {"true": True, "false": False}
+"""What the words of a flag mean that can be given alone or with its value, as a run's settings are."""
 
 
 def add_command(
@@ -34,3 +36,20 @@ def add_group(commands: "Commands", name: str, text: str) -> "Commands":
     """Adds a command that has commands of its own (`data check`), and returns where these are added."""
     parser = commands.add_parser(name, help=text, description=text)
     return parser.add_subparsers(metavar="COMMAND", required=True)
+
+
+def add_allow_pickle(parser: argparse.ArgumentParser, file: str) -> None:
+    """Adds ``--allow_pickle``, alone or with a word of `TRUTH`.
+
+    Args:
+        parser: of the command.
+        file: what it allows to read, for its help.
+    """
+    parser.add_argument(
+        "--allow_pickle",
+        nargs="?",
+        const="true",
+        default="false",
+        choices=TRUTH,
+        help=f"read {file}, which is a pickle and can run any code of whoever made it",
+    )

@@ -17,8 +17,8 @@ Runs with their figure, stages with the number of runs that use them, and what e
 """
 
 PRUNE_HELP = """\
-Frees what no run uses: stages that no run's record names, and what killed processes left half-written. Without --yes
-it only tells what would go.
+Frees what no run uses: whole stages that no run's record names, and what killed processes left half-written. Without
+--yes it only tells what would go.
 
   tag2mask workspace prune
   tag2mask workspace prune --run cam-d462 --yes

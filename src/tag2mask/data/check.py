@@ -12,12 +12,16 @@ from typing import Any
 import numpy as np
 
 from tag2mask.data.classes import UNLABELLED
+from tag2mask.data.csv_folder import DEFAULT_HOLD_OUT, TOO_FEW, hold_out
 from tag2mask.data.datasets import Layout, open_dataset
 from tag2mask.data.images import ImageFacts, content_digest, inspect_image
 from tag2mask.data.problems import Problem
+from tag2mask.data.records import DEFAULT_TRAIN_LIST, DEFAULT_VAL_LIST
 from tag2mask.data.samples import Dataset, Sample, Split
-from tag2mask.data.voc import DEFAULT_VAL_LIST
+from tag2mask.data.truth import read_true_mask
 from tag2mask.errors import DataError, SettingsError
+from tag2mask.plurals import plural
+from tag2mask.processors import cpu_count
 
 _SHOWN_LINES = 20
 _SHOWN_NAMES = 3
@@ -27,7 +31,7 @@ _INDENT = "  "
 
 _PROBLEMS = {
     "bad-row": "rows that cannot be understood",
-    "unsafe-id": "paths that leave the folder",
+    "unsafe-id": "paths and names that cannot be used",
     "missing-photograph": "photographs that are named and not there",
     "missing-mask": "masks that are named and not there",
     "missing-tags": "photographs on a list without tags",
@@ -43,7 +47,7 @@ _PROBLEMS = {
     "mask-size": "masks that do not fit their photograph",
     "mask-class": "masks with ids that are no class",
     "contradictory-tags": "one photograph in several files, with different tags",
-    "class-without-photographs": "classes that nothing can be learnt about",
+    "too-few": "too few photographs for a run",
 }
 """Headings of all kinds of problems: those that readers report, then those found here."""
 
@@ -61,7 +65,10 @@ _NOTES = {
     "on-both-lists": "on both lists: measuring on them says nothing about new photographs",
     "untagged-in-mask": "with classes in the mask that are not among the tags",
     "tagged-not-in-mask": "with tags that the mask does not show",
+    "class-without-photographs": "without a photograph to train on: these classes cannot be learnt",
+    "similar-classes": "written in several ways, by case or white space: each of them is a class of its own",
 }
+"""What notes say, behind the number of photographs or classes that they are about."""
 
 
 @dataclass(frozen=True)
@@ -125,7 +132,7 @@ class Note:
 
     Attributes:
         kind: a short key.
-        names: the photographs it is about, relative to the data set's folder.
+        names: the photographs it is about, relative to the data set's folder, or the classes.
     """
 
     kind: str
@@ -179,7 +186,7 @@ class DataCheck:
             ],
             "sizes": self.sizes and asdict(self.sizes),
             "formats": self.formats,
-            "problems": [{"kind": problem.kind, "message": problem.message} for problem in self.problems],
+            "problems": _problem_dicts(self.problems),
             "notes": [{"kind": note.kind, "title": note.title, "names": list(note.names)} for note in self.notes],
         }
 
@@ -191,7 +198,7 @@ class DataCheck:
             self._class_table(),
             self._tag_table(),
             self._files(),
-            self._problem_lines(),
+            _problem_lines(self.problems) if self.problems else ["no problems"],
             self._note_lines(),
         ]
         return "\n\n".join("\n".join(block) for block in blocks if block)
@@ -249,21 +256,6 @@ class DataCheck:
             f"formats: {', '.join(f'{count} {name}' for name, count in self.formats.items())}",
         ]
 
-    def _problem_lines(self) -> list[str]:
-        if self.ok:
-            return ["no problems"]
-        by_kind: dict[str, list[str]] = {}
-        for problem in self.problems:
-            by_kind.setdefault(problem.kind, []).append(problem.message)
-        lines = [f"problems: {len(self.problems)}"]
-        for kind, messages in by_kind.items():
-            lines.append(f"{_INDENT}{_PROBLEMS[kind]} ({len(messages)}):")
-            shown = messages[:_SHOWN_LINES]
-            if len(messages) > len(shown):
-                shown = [*shown, f"... and {len(messages) - len(shown)} more (--json has all)"]
-            lines += [textwrap.indent(message, 2 * _INDENT) for message in shown]
-        return lines
-
     def _note_lines(self) -> list[str]:
         lines = ["notes (handled, no problems):"] if self.notes else []
         for note in self.notes:
@@ -271,6 +263,49 @@ class DataCheck:
             more = ", ..." if len(note.names) > _SHOWN_NAMES else ""
             lines.append(f"{_INDENT}{len(note.names)} {note.title} ({names}{more})")
         return lines
+
+
+class UnusableData(DataError):
+    """A data set is unusable as a whole, as a rule the sum of what is wrong with its rows.
+
+    Args:
+        root: folder of the data set.
+        problems: what was found until then, maybe nothing.
+        error: what ended the reading.
+    """
+
+    def __init__(self, root: Path, problems: Sequence[Problem], error: DataError) -> None:
+        after = f"; after {len(problems)} {plural(len(problems), 'problem')}, first: " if problems else ""
+        super().__init__(f"{error}{after}{problems[0].message if problems else ''}")
+        self.root = root
+        self.problems = tuple(problems)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything as JSON values, under the keys of `DataCheck.to_dict` where it has them."""
+        return {"root": str(self.root), "ok": False, "problems": _problem_dicts(self.problems), "error": str(self)}
+
+    def text(self) -> str:
+        """The problems as `DataCheck.text` has them; empty without any."""
+        return "\n".join(_problem_lines(self.problems)) if self.problems else ""
+
+
+def _problem_dicts(problems: Sequence[Problem]) -> list[dict[str, str]]:
+    return [{"kind": problem.kind, "message": problem.message} for problem in problems]
+
+
+def _problem_lines(problems: Sequence[Problem]) -> list[str]:
+    """Problems by kind; long lists are cut, and say so."""
+    by_kind: dict[str, list[str]] = {}
+    for problem in problems:
+        by_kind.setdefault(problem.kind, []).append(problem.message)
+    lines = [f"problems: {len(problems)}"]
+    for kind, messages in by_kind.items():
+        lines.append(f"{_INDENT}{_PROBLEMS[kind]} ({len(messages)}):")
+        shown = messages[:_SHOWN_LINES]
+        if len(messages) > len(shown):
+            shown = [*shown, f"... and {len(messages) - len(shown)} more (--json has all)"]
+        lines += [textwrap.indent(message, 2 * _INDENT) for message in shown]
+    return lines
 
 
 def _table(rows: Sequence[Sequence[str]]) -> list[str]:
@@ -308,7 +343,7 @@ class _Seen:
 
 def _look(sample: Sample, num_classes: int) -> _Seen:
     """Reads a photograph and its mask."""
-    problems = []
+    problems: list[Problem] = []
     facts, digest, pixels = None, None, None
     try:
         facts, digest = inspect_image(sample.image), content_digest(sample.image)
@@ -318,21 +353,11 @@ def _look(sample: Sample, num_classes: int) -> _Seen:
         else:
             problems.append(Problem("unreadable-photograph", str(error)))
     if sample.mask is not None:
-        try:
-            mask = sample.mask.read()
-        except DataError as error:
-            problems.append(Problem("unreadable-mask", str(error)))
-        else:
+        size = None if facts is None else (facts.height, facts.width)
+        mask = read_true_mask(sample, size, num_classes, problems.append)
+        if mask is not None:
             ids, counts = np.unique(mask, return_counts=True)
             pixels = dict(zip(ids.tolist(), counts.tolist(), strict=True))
-            strange = [str(label) for label in pixels if num_classes < label != UNLABELLED]
-            if strange:
-                message = f"{sample.mask}: {', '.join(strange)} among the ids, but the last class is {num_classes}"
-                problems.append(Problem("mask-class", message))
-            if facts is not None and mask.shape != (facts.height, facts.width):
-                (height, width), size = mask.shape, f"{facts.width}x{facts.height}"
-                message = f"{sample.mask}: {width}x{height}, but its photograph {sample.image} has {size}"
-                problems.append(Problem("mask-size", message))
     return _Seen(facts, digest, pixels, tuple(problems))
 
 
@@ -397,11 +422,22 @@ class _Findings:
         trained = {tag for sample in self._dataset.train for tag in sample.tags}
         for label, name in enumerate(self._dataset.classes, start=1):
             if label not in trained:
-                message = f"{self._dataset.root}: no training photograph is tagged '{name}'"
-                self._problems.append(Problem("class-without-photographs", message))
+                # A run trains all the same: VOC's classes are twenty even where a subset shows three.
+                self._notes["class-without-photographs"].append(name)
+        if self._dataset.val is None and hold_out(self._dataset, DEFAULT_HOLD_OUT, seed=0).val is None:
+            self._problems.append(Problem("too-few", f"{self._dataset.root}: {TOO_FEW}"))
         for sample in self._dataset.val or ():
             if sample.id in self._dataset.train.by_id:
                 self._notes["on-both-lists"].append(self._name(sample))
+
+    def add_classes(self) -> None:
+        """Classes that are probably one, written in several ways."""
+        spellings: dict[str, list[str]] = {}
+        for name in self._dataset.classes:
+            spellings.setdefault("".join(name.split()).casefold(), []).append(name)
+        for names in spellings.values():
+            if len(names) > 1:
+                self._notes["similar-classes"].append(" and ".join(f"'{name}'" for name in names))
 
     @property
     def problems(self) -> tuple[Problem, ...]:
@@ -458,7 +494,7 @@ def check_data(
     root: str | Path,
     *,
     layout: Layout = "auto",
-    train_list: str = "train",
+    train_list: str = DEFAULT_TRAIN_LIST,
     val_list: str | None = DEFAULT_VAL_LIST,
     labels_csv: str | Path | None = None,
     val_csv: str | Path | None = None,
@@ -483,8 +519,8 @@ def check_data(
 
     Raises:
         SettingsError: an option is impossible.
-        DataError: the data set is unusable as a whole: no layout fits, a table has no header, no class is named, or
-            not one photograph is left to look at.
+        UnusableData: a DataError that has the problems found until then: the data set is unusable as a whole. No
+            layout fits, a table has no header, no class is named, or not one photograph is left to look at.
     """
     if threads < 0:
         raise SettingsError(f"threads: {threads} is negative; 0 takes all processors")
@@ -502,14 +538,11 @@ def check_data(
             report=problems.append,
         )
     except DataError as error:
-        if not problems:
-            raise
-        # What made the whole unusable is as a rule the sum of what was wrong with its rows.
-        raise DataError(f"{error}; after {len(problems)} problems, first: {problems[0].message}") from error
+        raise UnusableData(Path(root), problems, error) from error
 
     samples = {sample.id: sample for split in dataset.splits for sample in split}
     seen: dict[str, _Seen] = {}
-    with ThreadPool(threads or None) as pool:
+    with ThreadPool(threads or cpu_count()) as pool:
         looks = pool.imap(partial(_look, num_classes=dataset.num_classes), samples.values())
         for done, (sample_id, look) in enumerate(zip(samples, looks, strict=True), start=1):
             seen[sample_id] = look
@@ -521,6 +554,7 @@ def check_data(
         findings.add_photograph(samples[sample_id], look)
     findings.add_copies(seen)
     findings.add_lists()
+    findings.add_classes()
     facts = [look.facts for look in seen.values() if look.facts is not None]
     return DataCheck(
         root=dataset.root,

@@ -21,7 +21,7 @@ from pathlib import Path
 
 from tag2mask.data.problems import Problem, Report, raise_problem
 from tag2mask.data.records import Record, SplitName, assemble, found_class_names, is_photograph, named_classes
-from tag2mask.data.samples import BACKGROUND_NAME, Dataset
+from tag2mask.data.samples import Dataset, is_background
 from tag2mask.errors import DataError
 
 _TRAIN, _VAL, _TEST = "train", "val", "test"
@@ -68,7 +68,7 @@ def _records(root: Path, home: Path, split: SplitName, report: Report) -> Iterat
         report(Problem("stray-file", f"{path}: lies beside the folders of classes, not in one of them"))
     for folder in _folders(home):
         empty = True
-        labels = () if folder.name.lower() == BACKGROUND_NAME else (folder.name,)
+        labels = () if is_background(folder.name) else (folder.name,)
         for path in _photographs(folder):
             empty = False
             sample_id = path.relative_to(root).with_suffix("").as_posix()

@@ -20,6 +20,9 @@ from tag2mask.data.samples import Dataset
 from tag2mask.errors import DataError, SettingsError
 from tag2mask.files import atomic_path
 
+USUAL_VECTORS = "cls_labels.npy"
+"""Name by which the file goes."""
+
 
 def _read_vectors(path: Path) -> dict[str | int, Any]:
     """The dictionary of the file; names without suffix, numbers as int."""

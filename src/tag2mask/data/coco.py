@@ -36,9 +36,10 @@ import numpy.typing as npt
 
 from tag2mask.data.classes import BACKGROUND, UNLABELLED
 from tag2mask.data.problems import Problem, Report, raise_problem
-from tag2mask.data.records import DEFAULT_TRAIN_LIST, DEFAULT_VAL_LIST, Record, SplitName, assemble
-from tag2mask.data.samples import Dataset
+from tag2mask.data.records import DEFAULT_TRAIN_LIST, DEFAULT_VAL_LIST, Record, SplitName, assemble, stays_inside
+from tag2mask.data.samples import Dataset, is_background, no_class_name
 from tag2mask.errors import DataError, unknown_choice
+from tag2mask.plurals import plural
 
 _RULE = 1  # to be raised with every change of how masks are drawn: digests, and with them results, depend on it
 _ANNOTATIONS = "annotations"
@@ -49,6 +50,7 @@ _KEYS = ("images", "annotations", "categories")
 _COMPRESSION = 1  # all outlines of a large data set are packed at every start
 _CORNERS = 3  # a polygon with fewer encloses nothing
 _DIGEST_BYTES = 16
+_NAMED = 3  # how many files an error names before it only counts
 
 _Mask = npt.NDArray[np.uint8]
 
@@ -153,6 +155,10 @@ class CocoMask:
             mask[region.astype(bool)] = class_id if single else UNLABELLED
         return mask
 
+    def size(self) -> tuple[int, int]:
+        """Height and width that the annotation file gives the photograph."""
+        return self.height, self.width
+
     def digest(self, of_file: Callable[[Path], str]) -> str:
         """Digest of the annotations, the ids of their classes, the size and the rule; no file enters."""
         digest = hashlib.blake2b(f"{_RULE} {self.height} {self.width} ".encode(), digest_size=_DIGEST_BYTES)
@@ -208,12 +214,12 @@ def _lists(root: Path) -> dict[str, Path]:
 
 def _other_files(root: Path) -> list[Path]:
     """JSON files that hold instance annotations by their keys, except those of lists to measure on."""
-    paths = [path for folder in (root, root / _ANNOTATIONS) for path in sorted(folder.glob("*.json"))]
-    return [
-        path
-        for path in paths
-        if not _list_name(path).startswith(DEFAULT_VAL_LIST) and path.is_file() and _has_keys(path)
-    ]
+    return [path for path in _json_files(root) if not _list_name(path).startswith(DEFAULT_VAL_LIST) and _has_keys(path)]
+
+
+def _json_files(root: Path) -> list[Path]:
+    paths = [path for folder in (root, root / _ANNOTATIONS) for path in sorted(folder.glob(f"*{_SUFFIX}"))]
+    return [path for path in paths if path.is_file()]
 
 
 def _has_keys(path: Path) -> bool:
@@ -225,6 +231,25 @@ def _has_keys(path: Path) -> bool:
 def has_annotations(root: Path, train_list: str = DEFAULT_TRAIN_LIST) -> bool:
     """Whether a folder looks like this layout: an annotation file is in it, or is what `train_list` names."""
     return train_list.endswith(_SUFFIX) or bool(_lists(root)) or bool(_other_files(root))
+
+
+def refused_files(root: Path) -> str:
+    """Why the JSON files of a folder in which no list was found are none, to be told behind an error.
+
+    Returns:
+        what is wrong with the first few, with a semicolon in front of each; empty where there is no such file.
+    """
+    paths = _json_files(root)
+    text = ""
+    for path in paths[:_NAMED]:
+        try:
+            _read_instances(path)
+        except DataError as error:
+            text += f"; {error}"
+        else:
+            text += f"; {path}: by its name a list to measure on, not one to train on"
+    others = len(paths) - _NAMED
+    return f"{text}; {others} other JSON {plural(others, 'file')}" if others > 0 else text
 
 
 def _find_list(root: Path, name: str) -> Path | None:
@@ -256,8 +281,11 @@ def _read_instances(path: Path) -> _Instances:
         raise DataError(f"{path}: cannot be read ({error.strerror})") from error
     except (ValueError, RecursionError) as error:
         raise DataError(f"{path}: not proper JSON ({error})") from error
-    if not isinstance(content, dict) or not all(isinstance(content.get(key), list) for key in _KEYS):
-        raise DataError(f"{path}: no instance annotations; the lists {', '.join(_KEYS)} are expected")
+    missing = [key for key in _KEYS if not isinstance(content, dict) or not isinstance(content.get(key), list)]
+    if missing:
+        raise DataError(
+            f"{path}: no instance annotations; the lists {', '.join(_KEYS)} are expected; missing: {', '.join(missing)}"
+        )
     categories: dict[int, str] = {}
     for entry in content["categories"]:
         match entry:
@@ -265,6 +293,15 @@ def _read_instances(path: Path) -> _Instances:
                 categories[number] = name.strip()
             case _:
                 raise DataError(f"{path}: a category needs an 'id' of its own, a number, and a 'name'; found {entry}")
+    numbers: dict[str, int] = {}
+    for number, name in categories.items():
+        if is_background(name):
+            raise DataError(f"{path}: category {number}: {no_class_name(name)}; take it and its annotations out")
+        if not name:
+            raise DataError(f"{path}: category {number}: its name is empty")
+        other = numbers.setdefault(name, number)
+        if other != number:
+            raise DataError(f"{path}: the categories {other} and {number} are both called '{name}'")
     return _Instances(path, dict(sorted(categories.items())), content["images"], content["annotations"])
 
 
@@ -389,7 +426,7 @@ class _Reader:
     def _photograph(self, name: str, where: str) -> tuple[str, Path] | None:
         """Id and file of a photograph, or None if it cannot be used."""
         relative = PurePosixPath(name.replace("\\", "/"))
-        if relative.is_absolute() or ".." in relative.parts or not relative.name:
+        if not stays_inside(str(relative)) or not relative.name:
             self.report(Problem("unsafe-id", f"{where}: '{name}' must be a path inside the folder of the photographs"))
             return None
         for folder in self.folders:
@@ -424,9 +461,9 @@ def read_coco(
         the data set, its splits named like the lists; masks are `CocoMask`.
 
     Raises:
-        DataError: a list is missing, several could be meant, a file is no annotation file, or the categories of the
-            lists differ; or, unless `report` returns, an entry is bad, a photograph is missing, or an annotation names
-            an image or category that is not there.
+        DataError: a list is missing, several could be meant, a file is no annotation file, a category has the name of
+            another one or of the background, or the categories of the lists differ; or, unless `report` returns, an
+            entry is bad, a photograph is missing, or an annotation names an image or category that is not there.
     """
     root = Path(root)
     lists: dict[SplitName, _Instances] = {}
@@ -436,7 +473,7 @@ def read_coco(
         if path is not None:
             lists[split] = _read_instances(path)
         elif split == "train" or name not in (None, DEFAULT_VAL_LIST):
-            there = ", ".join(_lists(root)) or "no annotation file is there"
+            there = ", ".join(_lists(root)) or f"no annotation file is there{refused_files(root)}"
             raise DataError(f"{root}: {unknown_choice('list', name, [there])}")
     train, val = lists["train"], lists.get("val", lists["train"])
     for number in {**train.categories, **val.categories}:

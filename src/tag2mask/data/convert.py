@@ -5,28 +5,27 @@ import io
 import json
 import shutil
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, BinaryIO, Literal, TextIO, get_args
 
 import numpy as np
 import numpy.typing as npt
 
 from tag2mask.data.classes import BACKGROUND, UNLABELLED
-from tag2mask.data.cls_labels import write_cls_labels
+from tag2mask.data.cls_labels import USUAL_VECTORS, write_cls_labels
 from tag2mask.data.datasets import Layout, open_dataset
 from tag2mask.data.images import IMAGE_SUFFIXES, image_size
 from tag2mask.data.masks import write_mask
-from tag2mask.data.records import CLASSES_FILE, is_photograph
+from tag2mask.data.records import CLASSES_FILE, DEFAULT_TRAIN_LIST, DEFAULT_VAL_LIST, is_photograph
 from tag2mask.data.samples import Dataset, Sample, Split
-from tag2mask.data.voc import DEFAULT_VAL_LIST
+from tag2mask.data.truth import read_true_mask
 from tag2mask.errors import DataError, SettingsError, unknown_choice
-from tag2mask.files import ASIDE_SUFFIX, write_bytes
+from tag2mask.files import ASIDE_SUFFIX, atomic_path, naming, write_bytes
 
 Target = Literal["csv", "one-hot", "folders", "voc", "coco", "npy"]
 
 _SPLITS = ("train", "val")  # the names of lists that every reader looks for
-_CLS_LABELS = "cls_labels.npy"
 _SEPARATORS = ",;|"  # of labels in a field
 
 
@@ -43,7 +42,7 @@ class _Writer(ABC):
     layout: Layout
     last: str  # the file or folder in the root by which readers know the layout
     any_name = False
-    both_lists = False
+    both_lists = True
 
     def __init__(self, to: str, root: Path, dataset: Dataset, say: Callable[[str], None]) -> None:
         self.to = to
@@ -172,6 +171,7 @@ class _FoldersWriter(_Writer):
 
     layout = "folders"
     last = CLASSES_FILE
+    both_lists = False
 
     def check(self) -> None:
         super().check()
@@ -201,7 +201,6 @@ class _VocWriter(_Writer):
 
     layout = "voc"
     last = "ImageSets"
-    both_lists = True
 
     def photograph(self, split: str, sample: Sample) -> str:
         return f"JPEGImages/{sample.id}{sample.image.suffix}"
@@ -222,9 +221,8 @@ class _VocWriter(_Writer):
 
     def _line(self, split: str, sample: Sample) -> str:
         """The bare id where a reader finds the photograph by it, else the photograph's path."""
-        plain = sample.image.suffix in IMAGE_SUFFIXES and not sample.id.lower().endswith(IMAGE_SUFFIXES)
-        path = self.photograph(split, sample)
-        return sample.id if plain and not sample.id.startswith("JPEGImages/") else f"/{path}"
+        strange = sample.id.lower().endswith(IMAGE_SUFFIXES) or sample.id.startswith("JPEGImages/")
+        return f"/{self.photograph(split, sample)}" if strange else sample.id
 
 
 class _NpyWriter(_VocWriter):
@@ -232,10 +230,10 @@ class _NpyWriter(_VocWriter):
 
     @property
     def reading(self) -> dict[str, Any]:
-        return {"layout": "voc", "labels_npy": _CLS_LABELS, "allow_pickle": True}
+        return {"layout": "voc", "labels_npy": USUAL_VECTORS, "allow_pickle": True}
 
     def _write_tags(self) -> None:
-        write_cls_labels(self.root / _CLS_LABELS, self.dataset)
+        write_cls_labels(self.root / USUAL_VECTORS, self.dataset)
 
 
 class _CocoWriter(_Writer):
@@ -251,7 +249,10 @@ class _CocoWriter(_Writer):
 
     def __init__(self, to: str, root: Path, dataset: Dataset, say: Callable[[str], None]) -> None:
         super().__init__(to, root, dataset, say)
-        self._regions: dict[str, list[dict[str, Any]]] = {}
+        # Regions of a large data set would fill the memory: they wait in a file, a line for each photograph.
+        self._waiting = root / "regions.jsonl"
+        self._lines: dict[str, int] = {}
+        self._labels_of: dict[str, tuple[int, ...]] = {}
         self._given_up = 0
         self._new_tags = 0
 
@@ -264,22 +265,23 @@ class _CocoWriter(_Writer):
         return f"images/{sample.id}{sample.image.suffix}"
 
     def tags(self, sample: Sample) -> tuple[int, ...]:
-        found = {region["category_id"] for region in self._regions.get(sample.id, ())}
-        return tuple(sorted(found | set(sample.tags)))
+        return self._labels_of.get(sample.id, sample.tags)
 
     def mask(self, sample: Sample, mask: npt.NDArray[np.uint8]) -> None:
-        if mask.shape != image_size(sample.image):
-            raise DataError(f"{sample.mask}: not of the size of its photograph {sample.image}")
         shown = {int(label) for label in np.unique(mask)} - {BACKGROUND, UNLABELLED}
         self._new_tags += bool(shown - set(sample.tags))
-        classes = sorted(shown | set(sample.tags))
+        classes = tuple(sorted(shown | set(sample.tags)))
         # A tag that the mask does not show becomes an empty region: the tag stays, and so does the mask.
         regions = [_region(mask == label, label, crowd=False) for label in classes]
         unlabelled = mask == UNLABELLED
         if unlabelled.any():
-            regions += [_region(unlabelled, label, crowd=True) for label in classes]
+            crowd = _region(unlabelled, UNLABELLED, crowd=True)
+            regions += [{**crowd, "category_id": label} for label in classes]
             self._given_up += 0 if classes else int(unlabelled.sum())
-        self._regions[sample.id] = regions
+        self._labels_of[sample.id] = classes
+        with naming(self._waiting), self._waiting.open("ab") as file:
+            self._lines[sample.id] = file.tell()
+            file.write(json.dumps(regions).encode() + b"\n")
 
     def finish(self) -> None:
         if self._new_tags:
@@ -290,25 +292,48 @@ class _CocoWriter(_Writer):
         if unknown:
             self.say(f"{self.to}: {unknown} photographs without tags and masks are read as masks of background only")
         categories = [{"id": label, "name": name} for label, name in enumerate(self.dataset.classes, start=1)]
-        for name, split in self.splits():
-            images, annotations = [], []
-            for number, sample in enumerate(split, start=1):
-                height, width = image_size(sample.image)
-                file_name = self.photograph(name, sample).removeprefix("images/")
-                images.append({"id": number, "file_name": file_name, "height": height, "width": width})
-                regions = self._regions.get(sample.id)
-                if regions is None:
-                    # Tags alone: annotations that say nothing about where.
-                    regions = [_nowhere(label, height, width) for label in sample.tags]
-                annotations += [{"image_id": number, **region} for region in regions]
-            content = {
-                "images": images,
-                "annotations": [{"id": number, **region} for number, region in enumerate(annotations, start=1)],
-                "categories": categories,
-            }
-            write_bytes(
-                self.root / "annotations" / f"instances_{name}.json", json.dumps(content, ensure_ascii=False).encode()
-            )
+        self._waiting.touch()
+        with self._waiting.open("rb") as waiting:
+            for name, split in self.splits():
+                images = [self._image(name, number, sample) for number, sample in enumerate(split, start=1)]
+                annotations = (
+                    {"image_id": image["id"], **region}
+                    for image, sample in zip(images, split, strict=True)
+                    for region in self._regions(sample, image, waiting)
+                )
+                numbered = ({"id": number, **region} for number, region in enumerate(annotations, start=1))
+                content = {"images": images, "annotations": numbered, "categories": categories}
+                path = self.root / "annotations" / f"instances_{name}.json"
+                with atomic_path(path) as aside, aside.open("w", encoding="utf-8") as file:
+                    _write_lists(file, content)
+        self._waiting.unlink()
+
+    def _image(self, split: str, number: int, sample: Sample) -> dict[str, Any]:
+        height, width = image_size(sample.image)
+        file_name = self.photograph(split, sample).removeprefix("images/")
+        return {"id": number, "file_name": file_name, "height": height, "width": width}
+
+    def _regions(self, sample: Sample, image: dict[str, Any], waiting: BinaryIO) -> list[dict[str, Any]]:
+        if sample.id not in self._lines:
+            # Tags alone: annotations that say nothing about where.
+            return [_nowhere(label, image["height"], image["width"]) for label in sample.tags]
+        waiting.seek(self._lines[sample.id])
+        regions: list[dict[str, Any]] = json.loads(waiting.readline())
+        return regions
+
+
+def _write_lists(file: TextIO, content: Mapping[str, Iterable[Any]]) -> None:
+    """Writes a JSON object of lists item by item, so that they need not be in memory as a whole."""
+    start = "{"
+    for name, items in content.items():
+        file.write(f"{start}{json.dumps(name)}: [")
+        comma = ""
+        for item in items:
+            file.write(f"{comma}{json.dumps(item, ensure_ascii=False)}")
+            comma = ", "
+        file.write("]")
+        start = ", "
+    file.write("}")
 
 
 def _mask_tools() -> Any:
@@ -394,12 +419,8 @@ def _fill(writer: _Writer, *, link: bool, progress: Callable[[int, int], None]) 
     for done, (name, sample) in enumerate(samples, start=1):
         linked = _place(sample.image, writer.root / writer.photograph(name, sample), link=linked)
         if sample.mask is not None:
-            mask = sample.mask.read()
-            strange = [label for label in np.unique(mask).tolist() if dataset.num_classes < label != UNLABELLED]
-            if strange:
-                raise DataError(
-                    f"{sample.mask}: {strange[0]} among the ids, but the last class is {dataset.num_classes}"
-                )
+            mask = read_true_mask(sample, image_size(sample.image), dataset.num_classes)
+            assert mask is not None
             writer.mask(sample, mask)
         progress(done, len(samples))
     if link and not linked:
@@ -439,7 +460,7 @@ def convert_data(
     to: Target,
     *,
     layout: Layout = "auto",
-    train_list: str = "train",
+    train_list: str = DEFAULT_TRAIN_LIST,
     val_list: str | None = DEFAULT_VAL_LIST,
     labels_csv: str | Path | None = None,
     val_csv: str | Path | None = None,

@@ -14,7 +14,7 @@ may be one column per class with cells of 1 (or true) and 0 (or false, or empty)
     image_path,cat,dog
     beach/0001.jpg,0,1
 
-Optional columns: `mask_path` (a true mask, relative to the folder too, possibly empty) and `split` (`train` or `val`).
+Optional columns: `mask_path` (a true mask, inside the folder too, possibly empty) and `split` (`train` or `val`).
 Columns without a name do not count. Fields are separated by commas, semicolons or tabs, as the header shows. The file
 is UTF-8, with or without a byte order mark, or UTF-16 with one.
 
@@ -46,9 +46,17 @@ from tag2mask.data.records import (
     is_photograph,
     named_classes,
     read_text,
+    stays_inside,
 )
-from tag2mask.data.samples import Dataset, Split
+from tag2mask.data.samples import Dataset, Split, is_background, no_class_name
 from tag2mask.errors import DataError, SettingsError, unknown_choice
+from tag2mask.plurals import plural
+
+DEFAULT_HOLD_OUT = 0.1
+"""Share of the photographs that a run sets aside where nothing says otherwise."""
+
+TOO_FEW = "too few photographs to hold any out; more photographs, a larger --hold_out or a val list are needed"
+"""What is wrong with a data set of which `hold_out` cannot hold anything out."""
 
 USUAL_TABLES = ("labels.csv", "tags.csv")
 """Names by which the table is known when a folder holds several CSV files."""
@@ -154,6 +162,8 @@ def _read_header(fields: Sequence[str], path: Path) -> _Header:
     columns = {}
     for column, headers in _HEADERS.items():
         found = [index for index, name in enumerate(names) if name.lower() in headers]
+        # The column's own name goes before its other names.
+        found = [index for index in found if names[index].lower() == column] or found
         if len(found) > 1:
             several = " and ".join(f"'{names[index]}'" for index in found)
             raise DataError(f"{path}: the columns {several} of the header could both be {column}; keep one of them")
@@ -163,6 +173,8 @@ def _read_header(fields: Sequence[str], path: Path) -> _Header:
     if "label" not in columns:
         for index, name in enumerate(names):
             if name and index not in columns.values():
+                if is_background(name):
+                    raise DataError(f"{path}: the header: {no_class_name(name)}; take the column out")
                 if name in classes:
                     raise DataError(f"{path}: the header names the class '{name}' twice")
                 classes[name] = index
@@ -215,7 +227,7 @@ def read_label_table(path: Path, report: Report = raise_problem) -> LabelTable:
 
     Raises:
         DataError: the file cannot be read, is no text or no CSV, lacks a column or has two that mean the same, has no
-            rows, or a row is bad and `report` raises.
+            rows, has a column called background where columns are classes, or a row is bad and `report` raises.
     """
     text = read_text(path)
     rows: list[LabelRow] = []
@@ -249,7 +261,9 @@ def find_label_table(root: Path, val_csv: Path | None = None) -> Path:
     Raises:
         DataError: there is none, or more than one could be meant.
     """
-    tables = sorted(path for path in root.glob("*.csv") if path.is_file() and path != val_csv)
+    # Not by the spelling of a path: links and relative paths have several.
+    other = None if val_csv is None else val_csv.resolve()
+    tables = sorted(path for path in root.glob("*.csv") if path.is_file() and path.resolve() != other)
     if not tables:
         raise DataError(f"{root}: no CSV file with the tags (columns image_path, label) in this folder")
     usual = [path for path in tables if path.name in USUAL_TABLES]
@@ -300,17 +314,21 @@ def class_names(root: Path, tables: Sequence[LabelTable]) -> tuple[str, ...] | N
 def _record(root: Path, row: LabelRow, report: Report) -> Record | None:
     """The photograph of a row, or None if it cannot be used."""
     relative = PurePosixPath(row.image_path)
-    if relative.is_absolute() or ".." in relative.parts:
+    if not stays_inside(row.image_path):
         report(Problem("unsafe-id", f"{row.where}: '{row.image_path}' must be a path inside {root}"))
         return None
     image = root / relative
     if not image.is_file():
         report(Problem("missing-photograph", f"{row.where}: there is no photograph {image}"))
         return None
-    mask = None if row.mask_path is None else MaskFile(root / row.mask_path)
-    if mask is not None and not mask.path.is_file():
-        report(Problem("missing-mask", f"{row.where}: there is no mask {mask}"))
-        mask = None
+    mask = None
+    if row.mask_path is not None and not stays_inside(row.mask_path):
+        report(Problem("unsafe-id", f"{row.where}: the mask '{row.mask_path}' must be a path inside {root}"))
+    elif row.mask_path is not None:
+        mask = MaskFile(root / row.mask_path)
+        if not mask.path.is_file():
+            report(Problem("missing-mask", f"{row.where}: there is no mask {mask}"))
+            mask = None
     return Record(row.where, str(relative.with_suffix("")), image, row.labels, mask, row.split or "train")
 
 
@@ -331,7 +349,8 @@ def _report_unlisted(root: Path, tables: Sequence[LabelTable], records: Sequence
     names = ", ".join(str(path.relative_to(root)) for path in missing[:_NAMED])
     table, hint = tables[0].path, "a photograph of background only needs a row with an empty label"
     summary = (
-        f"{table}: no row for {len(missing)} photographs ({names}{', ...' if len(missing) > _NAMED else ''}); {hint}"
+        f"{table}: no row for {len(missing)} {plural(len(missing), 'photograph')} "
+        f"({names}{', ...' if len(missing) > _NAMED else ''}); {hint}"
     )
     for path in missing:
         report(Problem("no-row", f"{path}: no row in {table}; {hint}", summary))

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from tag2mask.data.class_folders import has_class_folders, read_class_folders
-from tag2mask.data.coco import has_annotations, read_coco
+from tag2mask.data.coco import has_annotations, read_coco, refused_files
 from tag2mask.data.csv_folder import read_csv_folder
 from tag2mask.data.problems import Report, raise_problem
 from tag2mask.data.records import DEFAULT_TRAIN_LIST, DEFAULT_VAL_LIST
@@ -42,7 +42,7 @@ def _detect(root: Path, has_table: bool, train_list: str) -> Layout:
     raise DataError(
         f"{root}: no data set; looked for JPEGImages and ImageSets (VOC's layout, in it or up to three levels below), "
         "for a CSV file with the columns image_path and label, for annotations/instances_*.json or another JSON file "
-        f"of COCO's kind, and for photographs in one folder per class; {contents}"
+        f"of COCO's kind, and for photographs in one folder per class; {contents}{refused_files(root)}"
     )
 
 

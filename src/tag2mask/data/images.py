@@ -22,22 +22,23 @@ _QUARTER_TURNS = (5, 6, 7, 8)  # EXIF orientations that exchange height and widt
 _SEVERAL_JPEGS = "MPO"  # Pillow's name of a camera's JPEG with previews or a depth map behind the photograph
 _DIGEST_BYTES = 16
 
+# Pillow warns at half its limit, but a camera of 100 megapixels is no attack. Once for the process: `catch_warnings`
+# around each picture would take the filters of other threads along.
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
+
 
 @contextmanager
 def open_image(path: Path) -> Iterator[Image.Image]:
     """Opens an image lazily; everything that goes wrong inside the block is reported with the file's name.
 
-    Pillow's warning about large pictures is silenced (a camera of 100 megapixels is no attack); its limit, twice as
-    far, stays an error. Pillow never completes a truncated file unless a program asks for it; nothing here does.
+    Pillow's limit of about 180 megapixels is an error. Pillow never completes a truncated file unless a program asks
+    for it; nothing here does.
 
     Raises:
         DataError: the file is missing, unreadable, empty, too large, truncated or no image.
     """
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            image = Image.open(path)
-        with image:
+        with Image.open(path) as image:
             yield image
     except DataError:
         raise

@@ -57,6 +57,9 @@ class MaskFile:
         """Class ids, uint8 of shape (H, W); raises as `read_mask` does."""
         return read_mask(self.path)
 
+    def size(self) -> None:
+        """Unknown until it is read."""
+
     def digest(self, of_file: Callable[[Path], str]) -> str:
         """Digest of the file."""
         return of_file(self.path)

@@ -20,7 +20,7 @@ class Problem:
     Attributes:
         kind: stable key of what is wrong:
             ``"bad-row"``: a row, a line of a list or an entry of an annotation file that cannot be understood;
-            ``"unsafe-id"``: a path that leaves its folder;
+            ``"unsafe-id"``: a path that leaves its folder, or a name that is no printable text;
             ``"missing-photograph"``, ``"missing-mask"``: a file that is named and not there;
             ``"missing-tags"``: a photograph on a list without tags; ``"no-row"``: one that lies there without a row;
             ``"duplicate-row"``: the same photograph named twice; ``"duplicate-id"``: two photographs of one id;

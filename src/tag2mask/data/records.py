@@ -8,7 +8,7 @@ from typing import Literal
 
 from tag2mask.data.images import IMAGE_SUFFIXES
 from tag2mask.data.problems import Problem, Report, raise_problem
-from tag2mask.data.samples import Dataset, Sample, Split, TrueMask, check_id
+from tag2mask.data.samples import Dataset, Sample, Split, TrueMask, check_id, is_background, no_class_name
 from tag2mask.errors import DataError, unknown_choice
 
 CLASSES_FILE = "classes.txt"
@@ -31,6 +31,7 @@ class Record:
         labels: names of classes, or numbers from 1.
         mask: its true mask, or None.
         split: list it belongs to.
+        tagged: file and line of its labels, for messages, where these are not in `where`.
     """
 
     where: str
@@ -39,6 +40,7 @@ class Record:
     labels: tuple[str, ...]
     mask: TrueMask | None
     split: SplitName
+    tagged: str | None = None
 
 
 def read_text(path: Path) -> str:
@@ -68,27 +70,34 @@ def read_class_names(path: Path) -> tuple[str, ...]:
     """Foreground class names of a file with one name per line; blank lines do not count.
 
     Raises:
-        DataError: the file cannot be read or names nothing.
+        DataError: the file cannot be read, names nothing, or names the background.
     """
-    names = tuple(line.strip() for line in read_text(path).splitlines() if line.strip())
+    names = []
+    for number, line in enumerate(read_text(path).splitlines(), start=1):
+        if is_background(line.strip()):
+            raise DataError(f"{path} line {number}: {no_class_name(line.strip())}; take the line out")
+        names += [line.strip()] if line.strip() else []
     if not names:
         raise DataError(f"{path}: no class name in it")
-    return names
+    return tuple(names)
 
 
 def named_classes(root: Path) -> tuple[str, ...] | None:
     """Foreground class names of the folder's `classes.txt`, or None without one.
 
     Raises:
-        DataError: the file cannot be read or names nothing.
+        DataError: the file cannot be read, names nothing, or names the background.
     """
     path = root / CLASSES_FILE
     return read_class_names(path) if path.is_file() else None
 
 
 def found_class_names(labels: Iterable[str]) -> tuple[str, ...]:
-    """Class names of a data set without `classes.txt`: the labels found, in numerical order if all are numbers."""
-    names = sorted(set(labels))
+    """Class names of a data set without `classes.txt`: the labels found, in numerical order if all are numbers.
+
+    "background" is left out: it is a mistake in the rows that have it, of which `tag_ids` tells.
+    """
+    names = sorted({label for label in labels if not is_background(label)})
     return tuple(sorted(names, key=int) if all(name.isdecimal() for name in names) else names)
 
 
@@ -101,14 +110,17 @@ def tag_ids(
         labels: names or numbers from 1.
         classes: foreground class names.
         where: file and line, for messages.
-        report: takes labels that are neither (kind ``"unknown-class"``); they are left out if it returns.
+        report: takes labels that are neither, "background" among them (kind ``"unknown-class"``); they are left out if
+            it returns.
 
     Raises:
         DataError: a label is neither, and `report` raises.
     """
     ids = set()
     for label in labels:
-        if label in classes:
+        if is_background(label):
+            report(Problem("unknown-class", f"{where}: {no_class_name(label)}; leave the label empty"))
+        elif label in classes:
             ids.add(classes.index(label) + 1)
         elif label.isdecimal() and 1 <= int(label) <= len(classes):
             ids.add(int(label))
@@ -116,6 +128,12 @@ def tag_ids(
             choices = f"{unknown_choice('class', label, classes)}; or 1 to {len(classes)}; or nothing (background)"
             report(Problem("unknown-class", f"{where}: {choices}"))
     return tuple(sorted(ids))
+
+
+def stays_inside(path: str) -> bool:
+    """Whether a path with forward slashes, as a file of the data set names it, stays inside its folder."""
+    pure = PurePosixPath(path)
+    return not pure.is_absolute() and ".." not in pure.parts
 
 
 def is_photograph(path: Path) -> bool:
@@ -168,7 +186,8 @@ def assemble(
         except DataError as error:
             report(Problem("unsafe-id", f"{record.where}: {error}"))
             continue
-        sample = Sample(record.id, record.image, tag_ids(record.labels, classes, record.where, report), record.mask)
+        tags = tag_ids(record.labels, classes, record.tagged or record.where, report)
+        sample = Sample(record.id, record.image, tags, record.mask)
         other, same = first.setdefault(record.id, (record, sample))
         if same.image != sample.image:
             both = f"two photographs share the id '{record.id}': {same.image} and {sample.image}"
@@ -181,5 +200,7 @@ def assemble(
         else:
             listed.add((record.split, record.id))
             samples[record.split].append(sample)
+    if not samples["train"]:
+        raise DataError(f"{root}: the list '{train}' names no photograph that can be used")
     measured = Split(val, tuple(samples["val"])) if samples["val"] else None
     return Dataset(root, tuple(classes), Split(train, tuple(samples["train"])), measured, layout)

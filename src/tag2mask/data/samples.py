@@ -16,6 +16,16 @@ BACKGROUND_NAME = "background"
 """Name of class 0 in tables and model files; no foreground class may have it."""
 
 
+def is_background(name: str) -> bool:
+    """Whether a name is that of class 0, in capitals or not."""
+    return name.lower() == BACKGROUND_NAME
+
+
+def no_class_name(name: str) -> str:
+    """Why a name of class 0 cannot be that of a foreground class."""
+    return f"'{name}' is class 0 already and cannot be a class of its own"
+
+
 def check_id(sample_id: str) -> str:
     """Returns the id if artifact files can safely be keyed by it.
 
@@ -23,16 +33,21 @@ def check_id(sample_id: str) -> str:
         sample_id: path of a photograph relative to its image folder, without suffix, with forward slashes.
 
     Raises:
-        DataError: the id is empty or absolute, contains a backslash or a control character, or steps
+        DataError: the id is empty or absolute, contains a backslash or what is no printable text, or steps
             outside its folder (``.``, ``..``).
     """
+    if not sample_id.isprintable():
+        raise DataError(
+            f"{sample_id!r} cannot be the id of a photograph: its name has control characters in it or is not "
+            "UTF-8; rename the file"
+        )
     # The path classes drop "." and doubled slashes, so the parts are compared with the text itself.
     parts = sample_id.split("/")
     unsafe = (
         PurePosixPath(sample_id).is_absolute()
         or bool(PureWindowsPath(sample_id).drive)
         or any(part in ("", ".", "..") for part in parts)
-        or any(character == "\\" or not character.isprintable() for character in sample_id)
+        or "\\" in sample_id
     )
     if unsafe:
         raise DataError(
@@ -53,6 +68,9 @@ class TrueMask(Protocol):
         Raises:
             DataError: it cannot be read.
         """
+
+    def size(self) -> tuple[int, int] | None:
+        """Height and width that the mask will have, or None where only reading it tells."""
 
     def digest(self, of_file: Callable[[Path], str]) -> str:
         """Digest of all that the mask depends on; `of_file` gives that of a file's content."""
@@ -148,11 +166,8 @@ class Dataset:
                 f"{self.root}: {len(self.classes)} classes, but a mask of one byte per pixel holds {MAX_CLASSES - 1}"
             )
         for name in self.classes:
-            if name.lower() == BACKGROUND_NAME:
-                raise DataError(
-                    f"{self.root}: '{name}' is class 0 already and cannot be a class of its own; "
-                    "a photograph of nothing else has an empty label"
-                )
+            if is_background(name):
+                raise DataError(f"{self.root}: {no_class_name(name)}")
             if not name or self.classes.count(name) > 1:
                 raise DataError(f"{self.root}: the class name '{name}' is empty or there twice")
         for split in self.splits:

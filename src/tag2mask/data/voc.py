@@ -11,12 +11,12 @@ A line of a list is a bare id, spaces in it or not, or the path of a photograph 
 it).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from xml.etree import ElementTree
 
-from tag2mask.data.cls_labels import cls_labels
+from tag2mask.data.cls_labels import USUAL_VECTORS, cls_labels
 from tag2mask.data.csv_folder import LabelRow, LabelTable, class_names, read_label_table, table_file
 from tag2mask.data.images import IMAGE_SUFFIXES
 from tag2mask.data.masks import MaskFile
@@ -28,8 +28,10 @@ from tag2mask.data.records import (
     SplitName,
     assemble,
     found_class_names,
+    is_photograph,
     named_classes,
     read_text,
+    stays_inside,
     without_image_suffix,
 )
 from tag2mask.data.samples import Dataset, check_id
@@ -90,26 +92,43 @@ def _image_id(path: str) -> str:
     return without_image_suffix(str(relative))
 
 
-def _image_file(root: Path, token: str) -> Path | None:
-    named = root / _IMAGES / PurePosixPath(token.lstrip("/").removeprefix(f"{_IMAGES}/"))
-    if named.suffix.lower() in IMAGE_SUFFIXES:
-        return named if named.is_file() else None
-    candidates = (named.with_name(named.name + suffix) for suffix in IMAGE_SUFFIXES)
-    return next((path for path in candidates if path.is_file()), None)
+class _Photographs:
+    """Finds photographs by the words of a list.
+
+    Args:
+        root: the folder that holds JPEGImages.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.folder = root / _IMAGES
+        self._by_id: dict[Path, dict[str, list[Path]]] = {}
+
+    def find(self, token: str) -> list[Path]:
+        """The file of a path, or all files of an id; none where there is no such photograph."""
+        named = self.folder / PurePosixPath(token.lstrip("/").removeprefix(f"{_IMAGES}/"))
+        if named.suffix.lower() in IMAGE_SUFFIXES:
+            return [named] if named.is_file() else []
+        # Suffixes come in either case; on a large list trying them all takes longer than to list their folder once.
+        if named.parent not in self._by_id:
+            by_id = self._by_id[named.parent] = {}
+            for path in sorted(named.parent.iterdir()) if named.parent.is_dir() else ():
+                if is_photograph(path) and path.is_file():
+                    by_id.setdefault(path.stem, []).append(path)
+        return self._by_id[named.parent].get(named.name, [])
 
 
-def _tokens(root: Path, line: str) -> list[str]:
+def _tokens(photographs: _Photographs, line: str) -> list[str]:
     """Words of a line of a list; a line that names a photograph as a whole is one, spaces or not."""
     words = line.split()
-    return [line.strip()] if len(words) > 1 and _image_file(root, line.strip()) else words
+    return [line.strip()] if len(words) > 1 and photographs.find(line.strip()) else words
 
 
-def _read_list(root: Path, path: Path, split: SplitName, report: Report) -> list[Record]:
+def _read_list(root: Path, path: Path, split: SplitName, photographs: _Photographs, report: Report) -> list[Record]:
     """Photographs of a list, without labels as yet."""
     records: list[Record] = []
     empty = True
     for number, line in enumerate(read_text(path).splitlines(), start=1):
-        tokens = _tokens(root, line)
+        tokens = _tokens(photographs, line)
         where = f"{path} line {number}"
         if not tokens:
             continue
@@ -124,15 +143,25 @@ def _read_list(root: Path, path: Path, split: SplitName, report: Report) -> list
         except DataError as error:
             report(Problem("unsafe-id", f"{where}: {error}"))
             continue
-        image = _image_file(root, tokens[0])
-        if image is None:
-            report(Problem("missing-photograph", f"{where}: there is no photograph '{sample_id}' in {root / _IMAGES}"))
+        images = photographs.find(tokens[0])
+        if not images:
+            message = f"{where}: there is no photograph '{sample_id}' in {photographs.folder}"
+            report(Problem("missing-photograph", message))
             continue
+        if len(images) > 1:
+            both = " and ".join(map(str, images))
+            report(Problem("duplicate-id", f"{where}: several photographs share the id '{sample_id}': {both}"))
+            continue
+        # A slash in front stands for the folder.
+        named = [token.lstrip("/") for token in tokens[1:]]
+        for path_of_mask in named:
+            if not stays_inside(path_of_mask):
+                report(Problem("unsafe-id", f"{where}: the mask '{path_of_mask}' must be a path inside {root}"))
         # A mask that a list names need not be there: such lists are handed around without the masks.
-        masks = [root / token.lstrip("/") for token in tokens[1:]]
+        masks = [root / path_of_mask for path_of_mask in named if stays_inside(path_of_mask)]
         masks += [root / folder / f"{sample_id}.png" for folder in _MASKS]
         mask = next((MaskFile(mask) for mask in masks if mask.is_file()), None)
-        records.append(Record(where, sample_id, image, (), mask, split))
+        records.append(Record(where, sample_id, images[0], (), mask, split))
     if empty:
         raise DataError(f"{path}: the list is empty")
     return records
@@ -142,13 +171,18 @@ _LabelsOf = Callable[[Record], tuple[str, ...] | None]
 """Labels of a photograph; None when there are none and that has been reported."""
 
 
-def _table_labels(table: LabelTable, report: Report) -> _LabelsOf:
-    """Labels by id from a tag table, checked to have one row per photograph."""
+def _rows_by_id(table: LabelTable, report: Report) -> dict[str, LabelRow]:
+    """Rows of a tag table, checked to be one per photograph."""
     rows: dict[str, LabelRow] = {}
     for row in table:
         other = rows.setdefault(_image_id(row.image_path), row)
         if other is not row:
             report(Problem("duplicate-row", f"{row.where}: '{row.image_path}' has a row already ({other.where})"))
+    return rows
+
+
+def _table_labels(table: LabelTable, rows: Mapping[str, LabelRow], report: Report) -> _LabelsOf:
+    """Labels by id from the rows of a tag table."""
     left_out = {_image_id(path) for path in table.left_out}
 
     def labels(record: Record) -> tuple[str, ...] | None:
@@ -214,7 +248,8 @@ def read_voc(
     Raises:
         SettingsError: `labels_npy` is given without `allow_pickle`, or beside `labels_csv`.
         DataError: no folder or several hold JPEGImages, a list is missing or empty, or there are no tags; or, unless
-            `report` returns, a line is bad, a listed photograph or its tags are missing, or a tag is no class.
+            `report` returns, a line is bad, a listed photograph or its tags are missing, several photographs have its
+            id, or a tag is no class.
     """
     if labels_csv is not None and labels_npy is not None:
         raise SettingsError("labels_csv and labels_npy both hold the tags; give one of them")
@@ -227,6 +262,7 @@ def read_voc(
         )
     (home,) = roots
 
+    photographs = _Photographs(home)
     listed: list[Record] = []
     lists: tuple[tuple[SplitName, str | None], ...] = (("train", train_list), ("val", val_list))
     for split, name in lists:
@@ -234,12 +270,13 @@ def read_voc(
             continue
         path = _list_file(home, name)
         if path is not None:
-            listed += _read_list(home, path, split, report)
+            listed += _read_list(home, path, split, photographs, report)
         elif split == "train" or name != DEFAULT_VAL_LIST:
             there = [path.stem for path in sorted((home / _LISTS).glob("*.txt"))]
             raise DataError(f"{home / _LISTS}: {unknown_choice('list', name, there or ['none is there'])}")
 
     tables: list[LabelTable] = []
+    rows: dict[str, LabelRow] = {}
     table = home / _TAGS if labels_csv is None else table_file(home, labels_csv)
     annotations = home / _ANNOTATIONS
     classes: tuple[str, ...] | None = None
@@ -248,13 +285,22 @@ def read_voc(
         labels_of = cls_labels(table_file(home, labels_npy), listed, classes, allow_pickle, report)
     elif table.is_file():
         tables.append(read_label_table(table, report))
-        labels_of = _table_labels(tables[0], report)
+        rows = _rows_by_id(tables[0], report)
+        labels_of = _table_labels(tables[0], rows, report)
     elif annotations.is_dir():
         labels_of = _annotation_labels(annotations, report)
     else:
-        raise DataError(f"{home}: no tags; {_TAGS} (columns image_path, label) or {_ANNOTATIONS}/<id>.xml is expected")
+        hint = ""
+        if (home / USUAL_VECTORS).is_file():
+            hint = f"; {USUAL_VECTORS} is there: --labels_npy {USUAL_VECTORS} --allow_pickle true reads it"
+        expected = f"{_TAGS} (columns image_path, label) or {_ANNOTATIONS}/<id>.xml is expected"
+        raise DataError(f"{home}: no tags; {expected}{hint}")
 
-    records = [replace(record, labels=labels) for record in listed if (labels := labels_of(record)) is not None]
+    records = [
+        replace(record, labels=labels, tagged=rows[record.id].where if record.id in rows else None)
+        for record in listed
+        if (labels := labels_of(record)) is not None
+    ]
     classes = classes or class_names(home, tables)
     if classes is None:
         classes = found_class_names(label for record in records for label in record.labels)

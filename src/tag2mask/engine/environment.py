@@ -11,8 +11,10 @@ import torch
 from tag2mask.data.samples import Dataset, Sample, Split
 from tag2mask.engine.fingerprint import fingerprint
 from tag2mask.engine.progress import Reporter
-from tag2mask.engine.workspace import Workspace, cpu_count
+from tag2mask.engine.workspace import Workspace
 from tag2mask.errors import DataError, SettingsError
+from tag2mask.plurals import plural
+from tag2mask.processors import cpu_count
 from tag2mask.settings import OMIT
 
 SplitName = Literal["train", "val"]
@@ -51,11 +53,14 @@ class Runtime:
         if self.threads < 0:
             raise SettingsError(f"threads: {self.threads} is negative; 0 takes all processors")
 
-    def resolved(self) -> "Runtime":
+    def resolved(self, *, device_needed: bool = True) -> "Runtime":
         """The same with "auto" and 0 replaced by what this machine has.
 
+        Args:
+            device_needed: False where nothing will be computed: the device need not be there then.
+
         Raises:
-            SettingsError: the device is unknown or not there.
+            SettingsError: the device is unknown, or needed and not there.
         """
         device = self.device
         if device == "auto":
@@ -66,8 +71,9 @@ class Runtime:
             raise SettingsError(f"device: '{device}' is unknown; choices: auto, cpu, cuda, cuda:N") from None
         if kind.type not in ("cpu", "cuda"):
             raise SettingsError(f"device: '{device}' is not supported; choices: auto, cpu, cuda, cuda:N")
-        if kind.type == "cuda" and (kind.index or 0) >= torch.cuda.device_count():
-            raise SettingsError(f"device: '{device}' is not there; this machine has {torch.cuda.device_count()} GPUs")
+        if device_needed and kind.type == "cuda" and (kind.index or 0) >= torch.cuda.device_count():
+            found = torch.cuda.device_count()
+            raise SettingsError(f"device: '{device}' is not there; this machine has {found} {plural(found, 'GPU')}")
         processors = cpu_count()
         workers = self.workers if self.workers >= 0 else (0 if processors <= 4 else min(8, processors // 2))
         if "fork" not in multiprocessing.get_all_start_methods():
@@ -110,14 +116,21 @@ class Environment:
         workspace: where artifacts are.
         runtime: how to compute; resolved here.
         reporter: whom to tell.
+        device_needed: False where artifacts are only looked at: their fingerprints need the name of the device alone.
     """
 
     def __init__(
-        self, dataset: Dataset, workspace: Workspace, runtime: Runtime | None = None, reporter: Reporter | None = None
+        self,
+        dataset: Dataset,
+        workspace: Workspace,
+        runtime: Runtime | None = None,
+        reporter: Reporter | None = None,
+        *,
+        device_needed: bool = True,
     ) -> None:
         self.dataset = dataset
         self.workspace = workspace
-        self.runtime = (runtime or Runtime()).resolved()
+        self.runtime = (runtime or Runtime()).resolved(device_needed=device_needed)
         self.reporter = reporter or Reporter(quiet=True)
         self._data: dict[tuple[str, Reads], str] = {}
 

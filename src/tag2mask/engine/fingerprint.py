@@ -13,5 +13,5 @@ def fingerprint(value: Any) -> str:
     Returns:
         16 hexadecimal digits.
     """
-    text = json.dumps(canonical(value), sort_keys=True, separators=(",", ":"))
+    text = json.dumps(canonical(value, for_fingerprint=True), sort_keys=True, separators=(",", ":"))
     return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()

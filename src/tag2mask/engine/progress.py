@@ -17,6 +17,8 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from tag2mask.durations import duration
+
 
 class Reporter:
     """Tells a person what is going on.
@@ -103,14 +105,3 @@ class Task:
             left = (now - self._started) / (self._done - self._first) * (self._total - self._done)
             tail = f" {note}" if note else ""
             self._reporter.say(f"{self._title}: {self._done}/{self._total}, about {duration(left)} left{tail}")
-
-
-def duration(seconds: float) -> str:
-    """Seconds as people say them: ``"42 s"``, ``"3 min 20 s"``, ``"2 h 05 min"``."""
-    if seconds < 60:
-        return f"{seconds:.0f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    if minutes < 60:
-        return f"{minutes} min {rest:02d} s"
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes:02d} min"

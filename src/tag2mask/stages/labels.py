@@ -8,6 +8,7 @@ from tag2mask.data.images import image_size
 from tag2mask.data.layers import LabelMap, MapLayer
 from tag2mask.data.masks import encode_mask, read_mask
 from tag2mask.data.samples import Sample
+from tag2mask.data.truth import read_true_mask
 from tag2mask.engine.environment import Environment
 from tag2mask.engine.stage import PerImageStage
 from tag2mask.engine.workspace import reading_artifact
@@ -64,10 +65,6 @@ def read_truth(sample: Sample, classes: int) -> npt.NDArray[np.uint8]:
     """
     if sample.mask is None:
         raise DataError(f"{sample.image}: has no true mask")
-    truth = sample.mask.read()
-    if truth.shape != (size := image_size(sample.image)):
-        raise DataError(f"{sample.mask}: size {truth.shape}, but its photograph has {size} (height, width)")
-    wrong = truth[(truth > classes) & (truth != UNLABELLED)]
-    if wrong.size:
-        raise DataError(f"{sample.mask}: class id {wrong[0]}, but there are {classes} classes")
+    truth = read_true_mask(sample, image_size(sample.image), classes)
+    assert truth is not None
     return truth

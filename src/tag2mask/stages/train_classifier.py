@@ -22,6 +22,7 @@ from tag2mask.losses.classification import multi_label_loss
 from tag2mask.networks.classifier import Classifier
 from tag2mask.networks.inference import ScaleSettings, photograph_scales
 from tag2mask.networks.model_file import ModelHeader, load_model, save_model
+from tag2mask.plurals import plural
 from tag2mask.settings import canonical
 from tag2mask.stages.backbone import BackboneSettings, backbone_and_head
 from tag2mask.stages.timing import seconds_per_image
@@ -176,7 +177,8 @@ class ScoreClassifier(ReduceStage):
 
     def headline(self, env: Environment) -> str:
         figures = self.metrics(env)
-        return f"mAP {percent(figures['mean_average_precision'])} on {figures['images']} photographs"
+        images = figures["images"]
+        return f"mAP {percent(figures['mean_average_precision'])} on {images} {plural(images, 'photograph')}"
 
     def details(self, env: Environment) -> list[str]:
         return [f"AP of {name}: {percent(value)}" for name, value in self.metrics(env)["average_precision"].items()]

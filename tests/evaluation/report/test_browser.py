@@ -84,8 +84,13 @@ def test_filters_and_order(browser: Chrome, open_page: Open, make_content: Calla
     order = Select(one(browser, "#order"))
     order.select_by_visible_text("worst first: val")
     assert cards(browser) == ["c photo", "a photo", "b photo", "d photo"]
+    # Photographs of other lists stand behind, and one is told so.
+    assert one(browser, "#count").text == "4 photographs shown; the last 1 without this score"
     order.select_by_visible_text("best first: val")
     assert cards(browser) == ["b photo", "a photo", "c photo", "d photo"]
+    one(browser, "#text").send_keys("d")
+    assert one(browser, "#count").text == "1 of 4 photographs shown; none has this score"
+    one(browser, "#reset").click()
 
     Select(one(browser, "#class")).select_by_visible_text("disc (2)")
     assert cards(browser) == ["b photo", "a photo"]

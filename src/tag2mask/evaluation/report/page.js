@@ -267,10 +267,13 @@
     } else {
       grid.replaceChildren(make("p", { class: "empty" }, "No photograph fits. “Show all” takes the filters away."));
     }
+    const shown = view.shown.length;
+    // A photograph has the scores of its own list alone: one must see where the order ends.
+    const { ranking } = chosenOrder();
+    const unscored = ranking === undefined ? 0 : view.shown.filter((card) => score(card, ranking) === null).length;
+    const rest = !unscored ? "" : unscored === shown ? "; none has this score" : `; the last ${count(unscored)} without this score`;
     byId("count").textContent =
-      view.shown.length === cards.length
-        ? `${photographs(cards.length)} shown`
-        : `${count(view.shown.length)} of ${photographs(cards.length)} shown`;
+      (shown === cards.length ? photographs(shown) : `${count(shown)} of ${photographs(cards.length)}`) + ` shown${rest}`;
     byId("where-field").hidden = !wanted || !cards.some((card) => card.present.length);
     byId("reset").disabled = !(text || wanted || split);
   }

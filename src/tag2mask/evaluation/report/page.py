@@ -11,7 +11,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from tag2mask.engine.progress import duration
+from tag2mask.durations import duration
 from tag2mask.evaluation.report.content import Card, ClassScores, ReportContent, Training
 from tag2mask.files import atomic_path
 

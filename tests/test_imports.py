@@ -1,0 +1,14 @@
+import re
+
+import pytest
+
+from tests.conftest import ROOT
+
+
+@pytest.mark.parametrize(("package", "other"), [("evaluation", "engine"), ("engine", "evaluation")])
+def test_imports_point_one_way(package: str, other: str) -> None:
+    sources = sorted((ROOT / "src" / "tag2mask" / package).rglob("*.py"))
+    assert sources
+    for source in sources:
+        found = re.findall(rf"^ *(?:from|import) tag2mask\.{other}\b.*$", source.read_text(), flags=re.MULTILINE)
+        assert not found, f"{source}: {found}"
