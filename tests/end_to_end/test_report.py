@@ -11,6 +11,7 @@ import pytest
 import yaml
 from selenium.webdriver import Chrome
 from selenium.webdriver.common.by import By
+from selenium.webdriver.support.wait import WebDriverWait
 
 from tag2mask.cli import main
 from tests.browser import browser  # noqa: F401  (a fixture)
@@ -137,13 +138,13 @@ def test_without_truth_the_page_says_so(without_truth: Path) -> None:
 
 
 def test_a_browser_shows_both_pages(browser: Chrome, made: Path, without_truth: Path) -> None:  # noqa: F811
+    drawn = "return [...document.images].some((image) => image.complete && image.naturalWidth)"
     for folder, seen in ((made, "IoU"), (without_truth, "no truth")):
         browser.get((folder / "report.html").as_uri())
+        WebDriverWait(browser, 10).until(lambda driver: driver.execute_script(drawn))
         text = browser.find_element(By.TAG_NAME, "body").text
         assert folder.name in text
         assert seen in text
         assert "shape_0" in text
         errors = [entry for entry in browser.get_log("browser") if entry["level"] == "SEVERE"]
         assert errors == []
-        loaded = browser.execute_script("return [...document.images].filter(i => i.complete && i.naturalWidth).length")
-        assert loaded > 0

@@ -45,11 +45,18 @@ def open_page(browser: Chrome, tmp_path: Path) -> Iterator[Open]:
     assert {url for url in urls if not url.startswith("data:")} == {path.as_uri()}
 
 
+def settle(browser: Chrome) -> None:
+    """Waits two frames: cards are made when the browser says that they are near the screen, a frame after an action."""
+    browser.execute_async_script("requestAnimationFrame(() => requestAnimationFrame(arguments[0]))")
+
+
 def one(browser: Chrome, selector: str) -> WebElement:
+    settle(browser)
     return browser.find_element(By.CSS_SELECTOR, selector)
 
 
 def texts(browser: Chrome, selector: str) -> list[str]:
+    settle(browser)
     return [element.text for element in browser.find_elements(By.CSS_SELECTOR, selector)]
 
 
@@ -67,6 +74,7 @@ def loaded(browser: Chrome) -> None:
         const images = [...document.querySelectorAll(".stack img")];
         return images.length > 0 && images.every((image) => image.complete && image.naturalWidth);
     """
+    settle(browser)
     WebDriverWait(browser, 10).until(lambda driver: driver.execute_script(script))
 
 
