@@ -203,6 +203,18 @@ def test_large_photographs_are_no_bombs_and_bombs_are_refused(tmp_path: Path) ->
         read_image(bomb)
 
 
+def test_a_full_memory_is_no_fault_of_the_photograph(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "a.png"
+    Image.new("RGB", (2, 2)).save(path)
+
+    def full(image: Image.Image) -> Image.Image:
+        raise MemoryError
+
+    monkeypatch.setattr("tag2mask.data.images.ImageOps.exif_transpose", full)
+    with pytest.raises(MemoryError):
+        read_image(path)
+
+
 def test_threads_leave_the_filters_of_warnings_alone(tmp_path: Path) -> None:
     large = tmp_path / "large.jpg"
     Image.new("L", (1000, 1000)).save(large)

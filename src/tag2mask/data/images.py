@@ -40,7 +40,7 @@ def open_image(path: Path) -> Iterator[Image.Image]:
     try:
         with Image.open(path) as image:
             yield image
-    except DataError:
+    except (DataError, MemoryError):  # a full memory is no fault of the file's
         raise
     except UnidentifiedImageError as error:
         raise DataError(f"{path}: not an image, or of a format that cannot be read") from error
