@@ -2,7 +2,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-INPUTS := pyproject.toml CMakeLists.txt src/tag2mask/refine/permutohedral.cpp
+INPUTS := pyproject.toml CMakeLists.txt $(shell find src -name "*.cpp" -o -name "*.hpp")
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-all bench lint format docs check-tools clean
@@ -20,7 +20,7 @@ test-all: $(VENV)/.developer  ## all tests, with the end-to-end checks that take
 	$(BIN)/python -m pytest --cov --cov-fail-under=90
 
 bench: $(VENV)/.developer  ## timings beside the libraries in use today, into bench/RESULTS.md
-	OMP_NUM_THREADS=1 $(BIN)/python bench/dense_crf.py
+	$(BIN)/python -m bench
 
 lint: $(VENV)/.developer  ## ruff and mypy
 	$(BIN)/ruff check .

@@ -1,22 +1,10 @@
-"""Dense CRF side by side with pydensecrf2: `python bench/dense_crf.py [classes ...]`.
-
-One process, one thread, the two libraries in turn on photographs of 500x375 pixels, from probabilities to refined
-probabilities, lattices included. Prints medians, spread, ratio, agreement and versions, and writes them to its section
-of bench/RESULTS.md. Needs the `bench` extra.
+"""Dense CRF, default kernels, 10 iterations at 500x375 pixels, from probabilities to refined probabilities, lattices
+included. Two photographs of scikit-image, cropped, and two of VOC, enlarged. With two threads, all four in one call.
 """
 
-import os
-
-os.environ["OMP_NUM_THREADS"] = "1"  # before anything loads an OpenMP runtime
-
-import argparse
-import platform
-import re
-import statistics
-import time
-from collections.abc import Callable
-from importlib.metadata import version
-from pathlib import Path
+import multiprocessing
+from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -27,22 +15,23 @@ import torch.nn.functional as F
 from pydensecrf.densecrf import DenseCRF2D
 from pydensecrf.utils import unary_from_softmax
 
+from bench.harness import Contender, Photo, Row, Setting, photographs, side_by_side
+from tag2mask.refine import _permutohedral
 from tag2mask.refine.dense_crf import dense_crf
 
-RESULTS = Path(__file__).with_name("RESULTS.md")
-SECTION = "## Dense CRF"
-HEIGHT, WIDTH = 375, 500
-PHOTOS = ("astronaut", "coffee")
+TITLE = "Dense CRF"
+PACKAGES = ("pydensecrf2", "numpy", "torch")
+SIZE = (375, 500)
+CLASSES = (21, 3)
 
 Floats = npt.NDArray[np.float32]
-Photo = npt.NDArray[np.uint8]
 
 
 def smooth_probabilities(classes: int) -> Floats:
-    """Softmax of smooth random scores: regions of about 40 pixels, (classes, HEIGHT, WIDTH)."""
+    """Softmax of smooth random scores: regions of about 40 pixels, (classes, height, width)."""
     generator = torch.Generator().manual_seed(classes)
-    scores = torch.randn((1, classes, HEIGHT // 40, WIDTH // 40), generator=generator) * 2
-    return F.interpolate(scores, size=(HEIGHT, WIDTH), mode="bicubic").softmax(1)[0].numpy()
+    scores = torch.randn((1, classes, SIZE[0] // 40, SIZE[1] // 40), generator=generator) * 2
+    return F.interpolate(scores, size=SIZE, mode="bicubic").softmax(1)[0].numpy()
 
 
 def pydensecrf(photo: Photo, probabilities: Floats) -> Floats:
@@ -55,81 +44,74 @@ def pydensecrf(photo: Photo, probabilities: Floats) -> Floats:
     return np.array(crf.inference(10)).reshape(probabilities.shape)
 
 
-def seconds(function: Callable[..., Any], *arguments: Any) -> float:
-    """Wall time of one call."""
-    start = time.perf_counter()
-    function(*arguments)
-    return time.perf_counter() - start
+def agreement(ours: Any, theirs: Any) -> str:
+    """Equal best classes and the largest difference of a probability."""
+    return f"{(ours.argmax(-3) == theirs.argmax(-3)).mean():.4%} equal argmax, max. {np.abs(ours - theirs).max():.1e}"
 
 
-def milliseconds(times: list[float]) -> str:
-    """Median and range of times in seconds, as text."""
-    return f"{statistics.median(times) * 1e3:.0f} ({min(times) * 1e3:.0f} to {max(times) * 1e3:.0f})"
+def at_level(level: str, photo: Photo, probabilities: Floats) -> Floats:
+    """Ours with the instructions of one level only."""
+    scores = np.log(np.clip(probabilities, 1e-5, 1))
+    _permutohedral.mean_field(photo, scores, 10, 3.0, 3.0, 80.0, 13.0, 10.0, level)
+    return scores
 
 
-def compare(name: str, classes: int, repeats: int) -> str:
-    """One row of the table: both libraries on one photograph, in turn."""
-    photo = np.ascontiguousarray(getattr(skimage.data, name)()[:HEIGHT, :WIDTH])
+def first_of_its_size(photo: Photo, probabilities: Floats) -> Floats:
+    """Ours where no photograph of this size came before: the position kernel's lattice is built, too."""
+    _permutohedral.forget()
+    return dense_crf(photo, probabilities)
+
+
+def one_by_one(photos: Sequence[Photo], probabilities: Floats) -> Floats:
+    """pydensecrf2 on a batch."""
+    return np.stack([pydensecrf(photo, probabilities) for photo in photos])
+
+
+def in_processes(pool: Any, photos: Sequence[Photo], probabilities: Floats) -> Floats:
+    """pydensecrf2 on a batch in several processes: it holds the interpreter's lock."""
+    return np.stack(pool.starmap(pydensecrf, [(photo, probabilities) for photo in photos]))
+
+
+def single(photos: dict[str, Photo], classes: int, setting: Setting) -> Iterator[Row]:
+    """Photographs one by one."""
     probabilities = smooth_probabilities(classes)
-    ours, theirs = dense_crf(photo, probabilities), pydensecrf(photo, probabilities)
-    our_times, their_times = [], []
-    for _ in range(repeats):
-        our_times.append(seconds(dense_crf, photo, probabilities))
-        their_times.append(seconds(pydensecrf, photo, probabilities))
-    cells = [
-        name,
-        str(classes),
-        milliseconds(our_times),
-        milliseconds(their_times),
-        f"{statistics.median(their_times) / statistics.median(our_times):.2f}",
-        f"{np.abs(ours - theirs).max():.1e}",
-        f"{(ours.argmax(0) == theirs.argmax(0)).mean():.4%}",
-    ]
-    return f"| {' | '.join(cells)} |"
+    for index, (name, photo) in enumerate(photos.items()):
+        ours = Contender("tag2mask", partial(dense_crf, photo, probabilities))
+        contenders = [Contender("pydensecrf2", partial(pydensecrf, photo, probabilities), agreement)]
+        if index == 0:
+            first = partial(first_of_its_size, photo, probabilities)
+            contenders.append(Contender("tag2mask, first photograph of this size", first, agreement))
+            for level in _permutohedral.levels()[1:]:
+                run = partial(at_level, level, photo, probabilities)
+                contenders.append(Contender(f"tag2mask, {level} only", run, agreement))
+        yield from side_by_side(f"{name}, {classes} classes", ours, contenders, setting)
 
 
-def processor() -> str:
-    """Name of the processor, where the system tells."""
-    try:
-        found = re.search(r"model name\s*:\s*(.+)", Path("/proc/cpuinfo").read_text())
-    except OSError:
-        found = None
-    return found[1] if found else platform.processor() or platform.machine()
+def batch(photos: dict[str, Photo], classes: int, setting: Setting) -> Iterator[Row]:
+    """All photographs in one call."""
+    stack, probabilities = list(photos.values()), smooth_probabilities(classes)
+    maps = [probabilities] * len(stack)
+
+    def ours(threads: int) -> Floats:
+        return np.stack(dense_crf(stack, maps, threads=threads))
+
+    with multiprocessing.get_context("spawn").Pool(setting.threads) as pool:
+        contenders = [
+            Contender("tag2mask, one thread", partial(ours, 1), agreement),
+            Contender("pydensecrf2, one thread", partial(one_by_one, stack, probabilities), agreement),
+            Contender(
+                f"pydensecrf2, {setting.threads} processes",
+                partial(in_processes, pool, stack, probabilities),
+                agreement,
+            ),
+        ]
+        first = Contender(f"tag2mask, {setting.threads} threads", partial(ours, setting.threads))
+        yield from side_by_side(f"batch of {len(stack)}, {classes} classes", first, contenders, setting)
 
 
-def write_section(text: str) -> None:
-    """Replace this benchmark's section of RESULTS.md, or add it; other sections stay as they are."""
-    old = RESULTS.read_text() if RESULTS.exists() else "# Benchmarks\n"
-    head, found, tail = old.partition(f"{SECTION}\n")
-    following = re.search(r"^## ", tail, flags=re.MULTILINE) if found else None
-    rest = f"\n{tail[following.start() :]}" if following else ""
-    RESULTS.write_text(f"{head.rstrip()}\n\n{SECTION}\n\n{text}{rest}")
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description="Dense CRF: time and agreement beside pydensecrf2.")
-    parser.add_argument("classes", nargs="*", type=int, default=[21, 3], help="class counts (default: 21 3)")
-    parser.add_argument("--repeats", type=int, default=9, help="timed calls of each library (default: 9, at least 7)")
-    arguments = parser.parse_args()
-    if arguments.repeats < 7:
-        parser.error("--repeats must be 7 or more: the median of fewer says little")
-
-    versions = ", ".join(f"{name} {version(name)}" for name in ("tag2mask", "pydensecrf2", "numpy", "torch"))
-    lines = [
-        f"`python bench/dense_crf.py`: {WIDTH}x{HEIGHT} pixels, 10 iterations, default kernels, one thread, calls "
-        f"in turn, median of {arguments.repeats} (range).",
-        f"{processor()}, Python {platform.python_version()}, {versions}.",
-        "",
-        "| photograph | classes | tag2mask, ms | pydensecrf2, ms | ratio | max abs difference | equal argmax |",
-        "|---|---|---|---|---|---|---|",
-    ]
-    print("\n".join(lines))
-    for classes in arguments.classes:
-        for name in PHOTOS:
-            lines.append(compare(name, classes, arguments.repeats))
-            print(lines[-1], flush=True)
-    write_section("\n".join(lines) + "\n")
-
-
-if __name__ == "__main__":
-    main()
+def rows(setting: Setting) -> Iterator[Row]:
+    photos = {name: getattr(skimage.data, name)()[: SIZE[0], : SIZE[1]] for name in ("astronaut", "coffee")}
+    photos |= {f"photograph {index + 1}": photo for index, photo in enumerate(photographs(2, SIZE))}
+    photos = {name: np.ascontiguousarray(photo) for name, photo in photos.items()}
+    for classes in CLASSES:
+        yield from (single if setting.threads == 1 else batch)(photos, classes, setting)

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from tag2mask.errors import DataError, SettingsError
-from tag2mask.refine import _permutohedral
+from tag2mask.refine import _permutohedral, lattice
 from tag2mask.refine.dense_crf import ReducedSizeWarning, dense_crf, label_probabilities
 
 Floats = npt.NDArray[np.floating[Any]]
@@ -388,7 +388,7 @@ class TestKinds:
         p = torch.from_numpy(smooth_probabilities(3, 11, 13))
         q = dense_crf(blotchy_photo(11, 13), p.to("cuda"))
         assert q.is_cuda
-        assert torch.equal(q.cpu(), dense_crf(blotchy_photo(11, 13), p))
+        torch.testing.assert_close(q.cpu(), dense_crf(blotchy_photo(11, 13), p), atol=1e-4, rtol=0)
 
     @pytest.mark.parametrize("unary", ["log", "flat"])
     def test_inputs_stay_as_they_are(self, unary: Any) -> None:
@@ -458,6 +458,131 @@ class TestMaxPixels:
         with pytest.warns(ReducedSizeWarning):
             q = dense_crf(np.zeros((height, width, 3), np.uint8), np.full((2, height, width), 0.5), max_pixels=7)
         np.testing.assert_allclose(q, 0.5, atol=1e-6)
+
+
+@pytest.fixture
+def on_device(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """All tensors are solved as CUDA tensors are; the sizes of the batches they are solved in."""
+    batches = []
+
+    def counted(images: Any, *arguments: Any) -> Any:
+        batches.append(len(images))
+        return mean_field_in_torch(images, *arguments)
+
+    mean_field_in_torch = lattice.mean_field
+    monkeypatch.setattr(lattice, "mean_field", counted)
+    monkeypatch.setattr(
+        "tag2mask.refine.dense_crf._on_device", lambda task: isinstance(task.probabilities, torch.Tensor)
+    )
+    return batches
+
+
+def near(ours: Any, theirs: Any) -> None:
+    """A tensor from the device path beside an array from the compiled kernel."""
+    assert isinstance(ours, torch.Tensor)
+    assert ours.dtype == torch.float32
+    np.testing.assert_allclose(ours.numpy(), theirs, atol=1e-4)
+    np.testing.assert_array_equal(ours.numpy().argmax(0), theirs.argmax(0))
+
+
+class TestOnDevice:
+    """The way of CUDA tensors, gone by CPU tensors, gives what the compiled kernel gives for arrays."""
+
+    @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+    def test_one_image(self, dtype: torch.dtype, on_device: list[int]) -> None:
+        photo, p = blotchy_photo(23, 31), torch.from_numpy(smooth_probabilities(5, 23, 31)).to(dtype)
+        expected = dense_crf(photo, p.float().numpy())
+        before = p.clone()
+        q = dense_crf(photo, p.requires_grad_())
+        near(q, expected)
+        assert not q.requires_grad
+        assert torch.equal(p, before)
+        assert torch.equal(q, dense_crf(torch.from_numpy(photo), p))
+        with torch.autocast("cpu", torch.bfloat16):
+            assert torch.equal(q, dense_crf(photo, p))
+        assert on_device == [1, 1, 1]
+
+    @pytest.mark.parametrize(
+        "parameters",
+        [
+            {"iterations": 0},
+            {"iterations": 3, "min_probability": 0.1},
+            {"unary": "flat"},
+            {"gaussian_sxy": 1.5, "bilateral_sxy": 20.0, "bilateral_srgb": 5.0, "bilateral_weight": 4.0},
+        ],
+    )
+    def test_parameters(self, parameters: dict[str, Any], on_device: list[int]) -> None:
+        photo, p = blotchy_photo(23, 31), smooth_probabilities(5, 23, 31)
+        near(dense_crf(photo, torch.from_numpy(p), **parameters), dense_crf(photo, p, **parameters))
+        assert on_device == [1]
+
+    def test_photographs_in_any_memory(self, on_device: list[int]) -> None:
+        photo, p = blotchy_photo(23, 31), smooth_probabilities(3, 23, 31)
+        mirrored = photo[:, ::-1]
+        mirrored.setflags(write=False)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            near(dense_crf(mirrored, torch.from_numpy(p)), dense_crf(mirrored.copy(), p))
+
+    def test_stacked(self, on_device: list[int]) -> None:
+        photos = np.stack([blotchy_photo(20, 31, seed=i) for i in range(3)])
+        maps = torch.from_numpy(np.stack([smooth_probabilities(3, 20, 31, seed=i) for i in range(3)]))
+        refined = dense_crf(photos, maps, threads=2)
+        assert on_device == [3]
+        assert refined.shape == maps.shape
+        for photo, p, q in zip(photos, maps, refined, strict=True):
+            near(q, dense_crf(photo, p.numpy()))
+            assert torch.equal(q, dense_crf(photo, p))
+
+    def test_images_of_a_list_keep_their_order(self, on_device: list[int]) -> None:
+        """Sizes, class counts and kinds differ; those of one class count are solved together."""
+        photos = [blotchy_photo(20 + i, 31 - i, seed=i) for i in range(6)]
+        arrays = [smooth_probabilities(2 + i % 2, 20 + i, 31 - i, seed=i) for i in range(6)]
+        maps: list[Any] = [torch.from_numpy(p) for p in arrays]
+        maps[3] = arrays[3]
+        refined = dense_crf(photos, maps)
+        assert sorted(on_device) == [2, 3]
+        assert isinstance(refined[3], np.ndarray)
+        for i in (0, 1, 2, 4, 5):
+            near(refined[i], dense_crf(photos[i], arrays[i]))
+
+    def test_batches_are_bounded(self, on_device: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
+        photos, p = [blotchy_photo(10, 12, seed=i) for i in range(5)], torch.full((2, 10, 12), 0.5)
+        monkeypatch.setattr("tag2mask.refine.dense_crf.MAX_PIXELS", 250)
+        assert len(dense_crf(photos, [p] * 5)) == 5
+        assert on_device == [2, 2, 1]
+
+    def test_reduced_size(self, on_device: list[int]) -> None:
+        sizes = [(40, 60), (12, 15), (33, 70)]
+        photos = [blotchy_photo(*size, seed=i) for i, size in enumerate(sizes)]
+        maps = [smooth_probabilities(3, *size, seed=i) for i, size in enumerate(sizes)]
+        with pytest.warns(ReducedSizeWarning, match=r"60x40 photograph \(and 1 more"):
+            refined = dense_crf(photos, [torch.from_numpy(p) for p in maps], max_pixels=900)
+        assert on_device == [1, 1, 1]  # their kernels differ
+        for photo, p, q in zip(photos, maps, refined, strict=True):
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", ReducedSizeWarning)
+                near(q, dense_crf(photo, p, max_pixels=900))
+
+    @pytest.mark.parametrize("value", [float("nan"), float("inf"), -0.1, 3.0])
+    def test_values(self, value: float, on_device: list[int]) -> None:
+        p = torch.full((2, 4, 5), 0.5)
+        p[1, 2, 3] = value
+        with pytest.raises(DataError, match="between 0 and 1"):
+            dense_crf(np.zeros((4, 5, 3), np.uint8), p)
+
+    def test_too_small_deviations_name_the_photograph(self, on_device: list[int]) -> None:
+        photos = [blotchy_photo(2, 2), blotchy_photo(40, 50)]
+        maps = [smooth_probabilities(2, *photo.shape[:2]) for photo in photos]
+        with pytest.raises(SettingsError, match="50x40 photograph: standard deviation too small") as theirs:
+            dense_crf(photos, maps, bilateral_sxy=0.001, bilateral_srgb=1.5)
+        with pytest.raises(SettingsError) as ours:
+            dense_crf(photos, [torch.from_numpy(p) for p in maps], bilateral_sxy=0.001, bilateral_srgb=1.5)
+        assert str(ours.value) == str(theirs.value)
+
+    def test_empty(self, on_device: list[int]) -> None:
+        assert dense_crf(np.zeros((0, 4, 5, 3), np.uint8), torch.zeros((0, 2, 4, 5))).shape == (0, 2, 4, 5)
+        assert on_device == []
 
 
 class TestErrors:

@@ -1,1 +1,1 @@
-"""What a trained classifier knows about one image: class activation maps."""
+"""What networks know about one image: class activation maps, class patterns, superpixels, affinities."""

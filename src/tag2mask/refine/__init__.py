@@ -1,1 +1,1 @@
-"""Evidence into better masks: the dense CRF."""
+"""Evidence into better masks: the dense CRF, region growing, the random walk."""

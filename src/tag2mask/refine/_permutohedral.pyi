@@ -1,6 +1,8 @@
 import numpy as np
 import numpy.typing as npt
 
+def forget() -> None: ...
+def levels() -> list[str]: ...
 def mean_field(
     image: npt.NDArray[np.uint8],
     scores: npt.NDArray[np.float32],
@@ -10,4 +12,5 @@ def mean_field(
     bilateral_sxy: float,
     bilateral_srgb: float,
     bilateral_weight: float,
+    level: str = "",
 ) -> None: ...

@@ -4,12 +4,16 @@ Mean field of Krähenbühl & Koltun, "Efficient Inference in Fully Connected CRF
 2011), with the filtering of Adams, Baek & Davis, "Fast High-Dimensional Filtering Using the Permutohedral Lattice"
 (Eurographics 2010). Gaussian kernel on position, bilateral kernel on position and colour, Potts compatibility,
 symmetric normalisation, a pixel's message to itself included: the model pydensecrf solves, and the same answer.
+
+CUDA tensors are solved on their device by `tag2mask.refine.lattice`, everything else by the compiled kernel.
 """
 
 import math
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from itertools import groupby
 from typing import Any, Literal, NamedTuple, TypeAlias, TypeVar, cast
 
 import numpy as np
@@ -19,7 +23,7 @@ import torch.nn.functional as F
 
 from tag2mask.data.classes import MAX_CLASSES, UNLABELLED
 from tag2mask.errors import DataError, SettingsError, unknown_choice
-from tag2mask.refine import _permutohedral
+from tag2mask.refine import _permutohedral, lattice
 
 MAX_PIXELS = 4_000_000
 """Photographs with more pixels are solved at a reduced size unless the caller says otherwise."""
@@ -59,6 +63,20 @@ class _Unary(NamedTuple):
     min_probability: float
 
 
+class _Task(NamedTuple):
+    """One image, and the size it is solved at."""
+
+    image: Array
+    probabilities: Array
+    size: tuple[int, int]
+    kernels: _Kernels
+
+    @property
+    def full_size(self) -> tuple[int, int]:
+        height, width = self.probabilities.shape[1:]
+        return height, width
+
+
 def dense_crf(
     image: Arrays,
     probabilities: ProbabilitiesT,
@@ -84,8 +102,13 @@ def dense_crf(
     photograph has 0.1 to 0.5 per pixel, noise up to 6. Images are solved one per thread, each in one thread and without
     the GIL; the result does not depend on `threads`.
 
+    Probabilities that are CUDA tensors are solved on their device, in float32 whatever their type, images of a batch
+    together (`tag2mask.refine.lattice`). The answer is that of the CPU within rounding, and does not depend on what
+    else is in the batch.
+
     Args:
-        image: photograph, RGB, uint8, shape (H, W, 3); for a batch (N, H, W, 3), or a sequence of (H, W, 3).
+        image: photograph, RGB, uint8, shape (H, W, 3); for a batch (N, H, W, 3), or a sequence of (H, W, 3). It may be
+            on another device than the probabilities.
         probabilities: floats in [0, 1], shape (C, H, W); for a batch (N, C, H, W), or a sequence of (C, H, W) whose
             sizes and class counts may differ. NumPy arrays, or tensors on any device; gradients are not followed.
         iterations: number of mean-field updates; 0 gives the normalised unary.
@@ -98,7 +121,7 @@ def dense_crf(
         min_probability: smaller probabilities count as this in the log.
         max_pixels: larger photographs are solved on a copy shrunk to at most this many pixels, the result enlarged
             bilinearly and renormalised, with a `ReducedSizeWarning`; ``None`` for no limit.
-        threads: images solved at the same time.
+        threads: images solved at the same time on the CPU.
 
     Returns:
         Probabilities that sum to 1 over classes: the kind (array, tensor on the same device, list or tuple) and shape
@@ -120,14 +143,13 @@ def dense_crf(
 
     single = not isinstance(probabilities, (list, tuple)) and cast(Array, probabilities).ndim == 3
     pairs = [(cast(Array, image), cast(Array, probabilities))] if single else _pairs(image, probabilities)
-    reduced = []
+    tasks = []
     for photo, p in pairs:
         _check_shapes(photo, p)
-        height, width = p.shape[-2:]
-        if max_pixels is not None and height * width > max_pixels:
-            reduced.append((height, width, *_reduced_size(height, width, max_pixels)))
+        tasks.append(_task(photo, p, kernels, max_pixels))
+    reduced = [task for task in tasks if task.size != task.full_size]
     if reduced:
-        height, width, small_height, small_width = reduced[0]
+        (height, width), (small_height, small_width) = reduced[0].full_size, reduced[0].size
         more = f" (and {len(reduced) - 1} more of the batch)" if len(reduced) > 1 else ""
         warnings.warn(
             f"dense CRF of a {width}x{height} photograph{more} solved at {small_width}x{small_height} and enlarged "
@@ -136,14 +158,20 @@ def dense_crf(
             stacklevel=2,
         )
 
-    def refine(pair: tuple[Array, Array]) -> Array:
-        return _refine(*pair, kernels, energy, max_pixels)
+    def refine(batch: list[int]) -> list[Array]:
+        chosen = [tasks[index] for index in batch]
+        return _refined_on_device(chosen, energy) if _on_device(chosen[0]) else [_refined(chosen[0], energy)]
 
-    if threads > 1 and len(pairs) > 1:
-        with ThreadPoolExecutor(min(threads, len(pairs))) as pool:
-            refined = list(pool.map(refine, pairs))
+    batches = _batches(tasks)
+    if threads > 1 and len(batches) > 1:
+        with ThreadPoolExecutor(min(threads, len(batches))) as pool:
+            solved = list(pool.map(refine, batches))
     else:
-        refined = [refine(pair) for pair in pairs]
+        solved = [refine(batch) for batch in batches]
+    by_index = {
+        index: q for batch, own in zip(batches, solved, strict=True) for index, q in zip(batch, own, strict=True)
+    }
+    refined = [by_index[index] for index in range(len(tasks))]
 
     result: object
     if single:
@@ -257,44 +285,101 @@ def _check_shapes(image: Array, probabilities: Array) -> None:
         raise DataError(f"probabilities of shape {tuple(probabilities.shape)} are empty")
 
 
-def _refine(image: Array, probabilities: Array, kernels: _Kernels, energy: _Unary, max_pixels: int | None) -> Array:
-    """Dense CRF of one image; shapes are checked already."""
-    photo = image.cpu().numpy() if isinstance(image, torch.Tensor) else image
-    if isinstance(probabilities, torch.Tensor):
-        p = probabilities.detach().to("cpu", torch.float32).numpy()
+def _task(image: Array, probabilities: Array, kernels: _Kernels, max_pixels: int | None) -> _Task:
+    height, width = size = probabilities.shape[1], probabilities.shape[2]
+    if max_pixels is not None and height * width > max_pixels:
+        size = _reduced_size(height, width, max_pixels)
+    return _Task(image, probabilities, size, kernels.scaled(math.sqrt(size[0] * size[1] / (height * width))))
+
+
+def _on_device(task: _Task) -> bool:
+    """Whether the image is solved where its probabilities are, not by the compiled kernel."""
+    return isinstance(task.probabilities, torch.Tensor) and task.probabilities.is_cuda
+
+
+def _batches(tasks: Sequence[_Task]) -> list[list[int]]:
+    """Indices of the images that are solved together: on a device those alike, up to `MAX_PIXELS` pixels at a time."""
+    batches = [[index] for index, task in enumerate(tasks) if not _on_device(task)]
+
+    def alike(index: int) -> tuple[str, int, _Kernels]:
+        probabilities = cast(torch.Tensor, tasks[index].probabilities)
+        return str(probabilities.device), len(probabilities), tasks[index].kernels
+
+    for _, group in groupby(sorted((i for i, task in enumerate(tasks) if _on_device(task)), key=alike), alike):
+        room = 0
+        for index in group:
+            pixels = math.prod(tasks[index].size)
+            if pixels > room:
+                batches.append([])
+                room = MAX_PIXELS
+            batches[-1].append(index)
+            room -= pixels
+    return batches
+
+
+def _refined(task: _Task, energy: _Unary) -> Array:
+    """One image by the compiled kernel."""
+    photo = task.image.cpu().numpy() if isinstance(task.image, torch.Tensor) else task.image
+    if isinstance(task.probabilities, torch.Tensor):
+        p = task.probabilities.detach().to("cpu", torch.float32).numpy()
     else:
-        p = probabilities.astype(np.float32, copy=False)
+        p = task.probabilities.astype(np.float32, copy=False)
+    photo, p = _at_size(photo, p, task.size)
+    if energy.kind == "log":
+        scores = np.clip(p, energy.min_probability, 1.0, order="C")
+        np.log(scores, out=scores)
+    else:
+        scores = np.array(p, order="C")
+    with _photograph_named(task.size):
+        _permutohedral.mean_field(np.ascontiguousarray(photo), scores, *task.kernels)
+    q = _enlarged(scores, task.full_size)
+    return torch.from_numpy(q).to(task.probabilities.device) if isinstance(task.probabilities, torch.Tensor) else q
+
+
+def _refined_on_device(tasks: Sequence[_Task], energy: _Unary) -> list[Array]:
+    """Images of one device, class count and set of kernels, solved together."""
+    photos, scores = [], []
+    for task in tasks:
+        with _photograph_named(task.size):
+            lattice.check_size(*task.size, lattice.active_kernels(*task.kernels))
+        p = cast(torch.Tensor, task.probabilities).detach().float()
+        photo, p = _at_size(_tensor(task.image).to(p.device), p, task.size)
+        photos.append(photo)
+        scores.append(p.clamp(energy.min_probability, 1.0).log() if energy.kind == "log" else p)
+    solved = lattice.mean_field(photos, scores, *tasks[0].kernels)
+    return [_enlarged(q, task.full_size) for q, task in zip(solved, tasks, strict=True)]
+
+
+@contextmanager
+def _photograph_named(size: tuple[int, int]) -> Iterator[None]:
+    """Turns what the kernels refuse into an error that names the photograph."""
+    try:
+        yield
+    except ValueError as error:
+        raise SettingsError(f"dense CRF of a {size[1]}x{size[0]} photograph: {error}") from error
+
+
+def _at_size(photo: ArrayT, probabilities: ArrayT, size: tuple[int, int]) -> tuple[ArrayT, ArrayT]:
+    """A photograph (H, W, 3) and its probabilities (C, H, W), whose values are checked here, at the size to solve."""
     # The tolerance is for softmax in half precision; one comparison each also finds NaN.
-    if not (p.min() >= 0 and p.max() <= 1 + 1e-2):
+    if not (probabilities.min() >= 0) & (probabilities.max() <= 1 + 1e-2):
         raise DataError(
             "probabilities must lie between 0 and 1; found NaN, negative or larger values (scores, perhaps?)"
         )
-
-    height, width = p.shape[1:]
-    if max_pixels is not None and height * width > max_pixels:
-        small = _reduced_size(height, width, max_pixels)
-        factor = math.sqrt(small[0] * small[1] / (height * width))
-        q = _solve(_resized_photo(photo, small), _resized(p, small), kernels.scaled(factor), energy)
-        q = _resized(q, (height, width))
-        q /= q.sum(axis=0)
-    else:
-        q = _solve(photo, p, kernels, energy)
-    return torch.from_numpy(q).to(probabilities.device) if isinstance(probabilities, torch.Tensor) else q
+    if tuple(photo.shape[:2]) == size:
+        return photo, probabilities
+    planes = _resized(_tensor(photo).permute(2, 0, 1).float(), size)
+    small = planes.round().to(torch.uint8).permute(1, 2, 0)
+    return small if isinstance(photo, torch.Tensor) else small.numpy(), _resized(probabilities, size)
 
 
-def _solve(
-    photo: npt.NDArray[np.uint8], probabilities: npt.NDArray[np.float32], kernels: _Kernels, energy: _Unary
-) -> npt.NDArray[np.float32]:
-    """Mean field at the given size."""
-    if energy.kind == "log":
-        scores = np.log(np.clip(probabilities, energy.min_probability, 1.0, order="C"))
-    else:
-        scores = np.array(probabilities, order="C")
-    try:
-        _permutohedral.mean_field(np.ascontiguousarray(photo), scores, *kernels)
-    except ValueError as error:
-        raise SettingsError(f"dense CRF of a {photo.shape[1]}x{photo.shape[0]} photograph: {error}") from error
-    return scores
+def _enlarged(probabilities: ArrayT, size: tuple[int, int]) -> ArrayT:
+    """Probabilities (C, H, W) at the photograph's size."""
+    if tuple(probabilities.shape[1:]) == size:
+        return probabilities
+    q = _resized(probabilities, size)
+    q /= q.sum(0)
+    return q
 
 
 def _reduced_size(height: int, width: int, max_pixels: int) -> tuple[int, int]:
@@ -304,15 +389,12 @@ def _reduced_size(height: int, width: int, max_pixels: int) -> tuple[int, int]:
     return small_height, max(1, min(int(width * factor), max_pixels // small_height))
 
 
-def _resized(maps: npt.NDArray[np.float32], size: tuple[int, int]) -> npt.NDArray[np.float32]:
+def _resized(maps: ArrayT, size: tuple[int, int]) -> ArrayT:
     """Maps (C, H, W) at another size, bilinear; averaged over the covered area where it shrinks."""
-    resized = F.interpolate(
-        torch.from_numpy(np.ascontiguousarray(maps))[None], size=size, mode="bilinear", antialias=True
-    )
-    return cast(npt.NDArray[np.float32], resized[0].numpy())
+    resized = F.interpolate(_tensor(maps)[None], size=size, mode="bilinear", antialias=True)[0]
+    return resized if isinstance(maps, torch.Tensor) else resized.numpy()
 
 
-def _resized_photo(photo: npt.NDArray[np.uint8], size: tuple[int, int]) -> npt.NDArray[np.uint8]:
-    """Photograph (H, W, 3) at another size."""
-    planes = np.moveaxis(photo, -1, 0).astype(np.float32)
-    return np.moveaxis(np.rint(_resized(planes, size)), 0, -1).astype(np.uint8)
+def _tensor(array: Array) -> torch.Tensor:
+    """The array as a tensor; copied only where torch could not use its memory."""
+    return array if isinstance(array, torch.Tensor) else torch.from_numpy(np.require(array, requirements=["C", "W"]))

@@ -1,0 +1,116 @@
+"""Pair affinities against a loop over pixels."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from tag2mask.errors import DataError, SettingsError
+from tag2mask.evidence.affinity import pair_affinities, pair_offsets
+
+
+def by_definition(features: Tensor, radius: int) -> Tensor:
+    """exp(-mean |f_i - f_j|), pair by pair; differentiable, (offsets, H, W)."""
+    _, height, width = features.shape
+    nothing = 0 * features.sum()  # part of the graph, also where there is no pair at all
+    rows = []
+    for dy, dx in pair_offsets(radius):
+        for y in range(height):
+            for x in range(width):
+                if y + dy < height and 0 <= x + dx < width:
+                    rows.append(torch.exp(-(features[:, y, x] - features[:, y + dy, x + dx]).abs().mean()))
+                else:
+                    rows.append(nothing)
+    return torch.stack(rows).reshape(-1, height, width) if rows else features[:0]
+
+
+def normal(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def test_radius_five_has_the_papers_34_offsets() -> None:
+    assert len(pair_offsets(5)) == 34
+
+
+@given(st.integers(1, 9))
+def test_offsets_are_half_of_the_disc(radius: int) -> None:
+    offsets = pair_offsets(radius)
+    both = {*offsets, *((-dy, -dx) for dy, dx in offsets)}
+    disc = {
+        (dy, dx)
+        for dy in range(-radius, radius + 1)
+        for dx in range(-radius, radius + 1)
+        if 0 < np.hypot(dy, dx) < radius
+    }
+    assert both == disc
+    assert len(both) == 2 * len(offsets)
+    assert all(dy > 0 or (dy == 0 and dx > 0) for dy, dx in offsets)
+
+
+@pytest.mark.parametrize("radius", [0, -3])
+def test_a_radius_below_one_is_refused(radius: int) -> None:
+    with pytest.raises(SettingsError, match="radius must be 1 or more"):
+        pair_offsets(radius)
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(1, 6), st.integers(1, 7), st.integers(1, 3), st.integers(1, 4), st.integers(0, 99))
+def test_values_and_gradients_are_the_definitions(
+    height: int, width: int, channels: int, radius: int, seed: int
+) -> None:
+    features = normal(channels, height, width, seed=seed)
+    features[..., :1] = 0.5  # ties: there the derivative of the absolute difference counts as 0
+    ours, plain = features.clone().requires_grad_(), features.clone().requires_grad_()
+    affinities, expected = pair_affinities(ours, radius), by_definition(plain, radius)
+    torch.testing.assert_close(affinities, expected)
+    weights = normal(*expected.shape, seed=seed + 1)
+    (affinities * weights).sum().backward()
+    (expected * weights).sum().backward()
+    torch.testing.assert_close(ours.grad, plain.grad)
+
+
+def test_gradients_agree_with_finite_differences() -> None:
+    features = normal(2, 3, 4, 5).requires_grad_()
+    assert torch.autograd.gradcheck(lambda f: pair_affinities(f, 3), (features,))
+
+
+def test_leading_dimensions_are_a_batch() -> None:
+    features = normal(2, 3, 4, 5, 6).float()
+    affinities = pair_affinities(features, 3)
+    assert affinities.shape == (2, 3, len(pair_offsets(3)), 5, 6)
+    torch.testing.assert_close(affinities[1, 2], pair_affinities(features[1, 2], 3))
+
+
+def test_half_precision_and_autocast_are_computed_in_float32() -> None:
+    features = normal(8, 5, 6).to(torch.bfloat16)
+    with torch.autocast("cpu", torch.bfloat16):
+        affinities = pair_affinities(features, 3)
+    assert affinities.dtype == torch.float32
+    torch.testing.assert_close(affinities, pair_affinities(features.float(), 3))
+
+
+def test_the_graph_keeps_no_differences() -> None:
+    saved: list[int] = []
+
+    def packed(tensor: Tensor) -> Tensor:
+        saved.append(tensor.numel())
+        return tensor
+
+    features = normal(16, 12, 13).requires_grad_()
+    with torch.autograd.graph.saved_tensors_hooks(packed, lambda tensor: tensor):
+        affinities = pair_affinities(features, 5)
+    assert sum(saved) <= features.numel() + affinities.numel()
+
+
+@pytest.mark.parametrize("features", [torch.zeros(3, 4), torch.zeros(3, 4, 4, dtype=torch.int64), torch.zeros(0, 4, 4)])
+def test_features_of_another_shape_or_type_are_refused(features: Tensor) -> None:
+    with pytest.raises(DataError, match=r"features must be floats of shape \(\.\.\., K, H, W\)"):
+        pair_affinities(features, 2)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_cuda_gives_the_cpus_affinities() -> None:
+    features = normal(8, 9, 11).float()
+    torch.testing.assert_close(pair_affinities(features.cuda(), 5).cpu(), pair_affinities(features, 5))
