@@ -54,6 +54,14 @@ def test_runtime_is_resolved() -> None:
     assert runtime.torch_device.type == runtime.device
 
 
+@pytest.mark.parametrize(("processors", "workers"), [(2, 1), (8, 4), (64, 8)])
+def test_processes_load_only_for_a_gpu(monkeypatch: pytest.MonkeyPatch, processors: int, workers: int) -> None:
+    monkeypatch.setattr("tag2mask.engine.environment.cpu_count", lambda: processors)
+    assert Runtime(device="cpu").resolved().workers == 0
+    assert Runtime(device="cuda").resolved(device_needed=False).workers == workers
+    assert Runtime(device="cpu", workers=3).resolved().workers == 3
+
+
 def test_a_device_that_is_not_there_is_an_error_where_it_is_needed() -> None:
     with pytest.raises(SettingsError, match="device: 'cuda:99' is not there"):
         Runtime(device="cuda:99").resolved()

@@ -1,12 +1,15 @@
+import dataclasses
 import json
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from tag2mask.data.samples import Sample
 from tag2mask.engine.environment import Environment
@@ -81,12 +84,9 @@ def test_a_file_per_photograph_and_a_marker_at_the_end(tmp_path: Path) -> None:
     assert marker["fingerprint"] == stage.fingerprint(env)
 
 
-@pytest.mark.parametrize("parallel", [False, True])
-def test_killed_and_started_again_nothing_is_made_twice(
-    tmp_path: Path, parallel: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(Lengths, "parallel", parallel)
-    env = shapes_environment(tmp_path, threads=2)
+@pytest.mark.parametrize("threads", [1, 2])
+def test_killed_and_started_again_nothing_is_made_twice(tmp_path: Path, threads: int) -> None:
+    env = shapes_environment(tmp_path, threads=threads)
     with pytest.raises(KeyboardInterrupt):
         Lengths(Settings(), dies_at="shape_03").run(env)
     again = Lengths(Settings())
@@ -96,7 +96,7 @@ def test_killed_and_started_again_nothing_is_made_twice(
     assert set(again.made).isdisjoint(there)
     assert set(again.made) | there == {f"shape_{index:02d}" for index in range(6)}
     assert not list(again.folder(env).rglob("*.part"))
-    fresh = shapes_environment(tmp_path / "other", threads=2)
+    fresh = shapes_environment(tmp_path / "other", threads=threads)
     Lengths(Settings()).run(fresh)
     assert file_bytes(env.workspace.stages) == file_bytes(fresh.workspace.stages)
 
@@ -157,6 +157,40 @@ def test_map_threads_stops_at_the_first_error() -> None:
     done: list[int] = []
     map_threads(lambda item: None, list(range(20)), 3, done.append)
     assert sorted(done) == list(range(20))
+
+
+def test_each_thread_of_a_stage_computes_alone_and_ours_is_as_before(tmp_path: Path) -> None:
+    own = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        seen: list[int] = []
+        for threads in (1, 2):
+            map_threads(lambda item: seen.append(torch.get_num_threads()), list(range(4)), threads, lambda item: None)
+        assert seen == [1] * 8
+        assert list(map_in_order(lambda item: torch.get_num_threads(), range(5), 1)) == [1] * 5
+        assert torch.get_num_threads() == 3
+        with ThreadPoolExecutor(1) as pool:  # threads that are started later are not held to one either
+            assert pool.submit(torch.get_num_threads).result() == 3
+    finally:
+        torch.set_num_threads(own)
+
+
+def test_a_gpu_is_given_a_few_photographs_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    env, stage = shapes_environment(tmp_path, threads=8), Lengths(Settings())
+    assert stage.at_a_time(env) == 8
+    monkeypatch.setattr(Lengths, "on_device", True)
+    assert stage.at_a_time(env) == 8
+    env.runtime = dataclasses.replace(env.runtime, device="cuda")
+    assert stage.at_a_time(env) == 2
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_blocks_are_merged_in_order_however_many_are_made_at_a_time(tmp_path: Path, threads: int) -> None:
+    env = shapes_environment(tmp_path, threads=threads)
+    lengths = Lengths(Settings())
+    lengths.run(env)
+    Sum(lengths).run(env)
+    assert Sum(lengths).metrics(env) == {"parts": [[4, 2], [2, 4], [2, 2]]}
 
 
 def test_map_in_order_keeps_the_order_and_stays_only_a_little_ahead() -> None:

@@ -1,3 +1,6 @@
+import dataclasses
+import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +12,7 @@ from tag2mask.data.samples import Sample
 from tag2mask.engine.logs import read_log
 from tag2mask.engine.schedules import ScheduleSettings
 from tag2mask.engine.system import Batch, Losses, ParameterGroup, Position, System, total_loss
-from tag2mask.engine.training import TrainingSettings, epoch_batches, fit, make_optimizers, time_step
+from tag2mask.engine.training import TrainingSettings, epoch_batches, fit, make_optimizers, time_step, training_batches
 from tag2mask.errors import DataError, SettingsError, WorkspaceError
 from tests.builders import shapes_environment
 
@@ -41,8 +44,8 @@ class Regression(System):
 
 
 def example(sample: Sample, epoch: int) -> dict[str, Any]:
-    torch.manual_seed(int(sample.id[-2:]) * 100 + epoch)
-    return {"image": torch.randn(3, 6, 6), "target": torch.tensor(float(epoch))}
+    own = torch.Generator().manual_seed(int(sample.id[-2:]) * 100 + epoch)
+    return {"image": torch.randn(3, 6, 6, generator=own), "target": torch.tensor(float(epoch))}
 
 
 SETTINGS = TrainingSettings(
@@ -51,7 +54,7 @@ SETTINGS = TrainingSettings(
 
 
 def train(folder: Path, system: Regression, settings: TrainingSettings = SETTINGS, **runtime: Any) -> Regression:
-    env = shapes_environment(folder.parent, threads=1, **runtime)
+    env = shapes_environment(folder.parent, **{"threads": 1, **runtime})
     samples = env.samples("train", frozenset({"images"}))
     fit(system, samples, example, settings, env, folder=folder, title="regression")
     return system
@@ -90,6 +93,27 @@ def test_seed_changes_the_result(tmp_path: Path) -> None:
 def test_workers_do_not_change_the_result(tmp_path: Path) -> None:
     first, second = train(tmp_path / "a", Regression()), train(tmp_path / "b", Regression(), workers=2)
     assert torch.equal(first.head.weight, second.head.weight)
+
+
+def test_examples_are_made_by_all_threads_and_do_not_change_the_result(tmp_path: Path) -> None:
+    seen = set()
+
+    def slow(sample: Sample, epoch: int) -> dict[str, Any]:
+        seen.add((threading.get_ident(), torch.get_num_threads()))
+        time.sleep(0.002)
+        return example(sample, epoch)
+
+    env = shapes_environment(tmp_path, threads=3)
+    samples, settings = env.samples("train", frozenset({"images"})), SETTINGS
+    batches = list(training_batches(samples, slow, settings, env.runtime))
+    assert len(seen) == 3
+    assert {threads for _, threads in seen} == {1}
+    alone = training_batches(samples, example, settings, dataclasses.replace(env.runtime, threads=1))
+    for (step, batch), (expected_step, expected) in zip(batches, alone, strict=True):
+        assert (step, batch["id"]) == (expected_step, expected["id"])
+        assert torch.equal(batch["image"], expected["image"])
+    later = list(training_batches(samples, example, settings, env.runtime, 3))
+    assert [(step, batch["id"]) for step, batch in later] == [(step, batch["id"]) for step, batch in batches[3:]]
 
 
 def test_log_holds_losses_rates_and_speed(tmp_path: Path) -> None:

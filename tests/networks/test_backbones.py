@@ -58,8 +58,9 @@ def test_features_equal_timm() -> None:
     cut = create_backbone("resnet18", block="layer3", weights="none").eval()
     cut.load_state_dict({key: value for key, value in state.items() if not key.startswith("network.layer4")})
     with torch.no_grad():
-        torch.testing.assert_close(backbone(batch), expected, atol=0, rtol=0)
-        torch.testing.assert_close(cut(batch), inner, atol=0, rtol=0)
+        # Up to the rounding of batch norms that are worked into convolutions.
+        torch.testing.assert_close(backbone(batch), expected, atol=1e-5 * float(expected.abs().max()), rtol=0)
+        torch.testing.assert_close(cut(batch), inner, atol=1e-5 * float(inner.abs().max()), rtol=0)
 
 
 @pytest.mark.parametrize(

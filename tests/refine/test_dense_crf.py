@@ -232,6 +232,24 @@ class TestLattice:
             dense_crf(photo, p, unary="flat", iterations=5), mean_field(p, kernels, 5), atol=1e-5
         )
 
+    @pytest.mark.parametrize(
+        "extreme", [{"min_probability": 1e-37}, {"gaussian_weight": 1e30}, {"bilateral_weight": 1e30}]
+    )
+    @pytest.mark.parametrize("classes", [3, 40])
+    def test_extremes_give_no_nan(self, extreme: dict[str, Any], classes: int) -> None:
+        p = smooth_probabilities(classes, 6, 7)
+        p[:, 2, 3] = 0
+        photo = blotchy_photo(6, 7)
+        np.testing.assert_allclose(dense_crf(photo, p, **extreme).sum(0), 1, atol=1e-5)
+        scores = [torch.from_numpy(np.log(np.clip(p, extreme.get("min_probability", 1e-5), 1)))]
+        parameters = {name: (DEFAULTS | extreme)[name] for name in DEFAULTS}
+        (q,) = lattice.mean_field([torch.from_numpy(photo)], scores, *parameters.values())
+        np.testing.assert_allclose(q.sum(0), 1, atol=1e-5)
+
+    def test_iterations_of_any_integer_type(self) -> None:
+        photo, p = blotchy_photo(3, 4), smooth_probabilities(3, 3, 4)
+        np.testing.assert_array_equal(dense_crf(photo, p, iterations=np.int64(2)), dense_crf(photo, p, iterations=2))
+
     def test_min_probability_bounds_the_unary(self) -> None:
         p = np.zeros((2, 3, 4), np.float32)
         p[0] = 1
@@ -546,6 +564,15 @@ class TestOnDevice:
         for i in (0, 1, 2, 4, 5):
             near(refined[i], dense_crf(photos[i], arrays[i]))
 
+    def test_the_calling_thread_solves(self, on_device: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
+        """A device's current stream is a thread's own."""
+        threads = []
+        solve = lattice.mean_field
+        monkeypatch.setattr(lattice, "mean_field", lambda *a: (threads.append(threading.get_ident()), solve(*a))[1])
+        photos = [blotchy_photo(10, 12, seed=i) for i in range(4)]
+        dense_crf(photos, [torch.full((classes, 10, 12), 0.5) for classes in (2, 3, 2, 4)], threads=3)
+        assert threads == [threading.get_ident()] * 3
+
     def test_batches_are_bounded(self, on_device: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
         photos, p = [blotchy_photo(10, 12, seed=i) for i in range(5)], torch.full((2, 10, 12), 0.5)
         monkeypatch.setattr("tag2mask.refine.dense_crf.MAX_PIXELS", 250)
@@ -593,6 +620,9 @@ class TestErrors:
         ("parameters", "message"),
         [
             ({"iterations": -1}, "iterations"),
+            ({"iterations": 2.0}, "iterations must be an integer"),
+            ({"iterations": 2**31}, "iterations"),
+            ({"gaussian_weight": 1e39}, "gaussian_weight must be between 0 and 1e[+]30"),
             ({"gaussian_sxy": 0.0}, "gaussian_sxy"),
             ({"bilateral_sxy": -3.0}, "bilateral_sxy"),
             ({"bilateral_srgb": float("nan")}, "bilateral_srgb"),
@@ -600,6 +630,7 @@ class TestErrors:
             ({"bilateral_weight": float("inf")}, "bilateral_weight"),
             ({"unary": "linear"}, "choices: log, flat"),
             ({"min_probability": 0.0}, "min_probability"),
+            ({"min_probability": 1e-46}, "min_probability must be 1e-37 or more"),
             ({"max_pixels": 0}, "max_pixels"),
             ({"threads": 0}, "threads"),
             ({"bilateral_srgb": 1e-3}, "too small"),

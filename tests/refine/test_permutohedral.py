@@ -14,6 +14,13 @@ LEVELS = _permutohedral.levels()
 
 
 def solve(photo: npt.NDArray[np.uint8], p: npt.NDArray[np.float32], level: str, **parameters: Any) -> Any:
+    """With every lattice built at the level."""
+    _permutohedral.forget()
+    return solve_again(photo, p, level, **parameters)
+
+
+def solve_again(photo: npt.NDArray[np.uint8], p: npt.NDArray[np.float32], level: str = "", **parameters: Any) -> Any:
+    """With the lattices that are kept."""
     scores = np.log(np.clip(p, 1e-5, 1))
     _permutohedral.mean_field(photo, scores, *(DEFAULTS | parameters).values(), level)
     return scores
@@ -21,8 +28,8 @@ def solve(photo: npt.NDArray[np.uint8], p: npt.NDArray[np.float32], level: str, 
 
 def test_levels() -> None:
     assert LEVELS
-    known = ["x86_64_v4", "x86_64_v3", "x86_64_v2"]
-    assert LEVELS in (["generic"], *(known[first:] for first in range(len(known))))
+    known = ["x86_64_v4", "x86_64_v3", "x86_64_v2", "generic"]
+    assert LEVELS in [known[first:] for first in range(len(known))]
     photo, p = blotchy_photo(9, 11), smooth_probabilities(3, 9, 11)
     np.testing.assert_array_equal(solve(photo, p, ""), solve(photo, p, LEVELS[0]))
     with pytest.raises(ValueError, match="no such level on this processor: mmx"):
@@ -83,24 +90,36 @@ class TestKeptLattices:
         photo, p = blotchy_photo(12, 10), smooth_probabilities(3, 12, 10)
         turned = blotchy_photo(10, 12), smooth_probabilities(3, 10, 12)
         for _ in range(2):
-            np.testing.assert_allclose(solve(photo, p, ""), dense_reference(photo, p, DEFAULTS), atol=1e-5)
-            np.testing.assert_allclose(solve(*turned, ""), dense_reference(*turned, DEFAULTS), atol=1e-5)
+            np.testing.assert_allclose(solve_again(photo, p), dense_reference(photo, p, DEFAULTS), atol=1e-5)
+            np.testing.assert_allclose(solve_again(*turned), dense_reference(*turned, DEFAULTS), atol=1e-5)
             narrow = {"gaussian_sxy": 1.0}
             expected = dense_reference(photo, p, DEFAULTS | narrow)
-            np.testing.assert_allclose(solve(photo, p, "", **narrow), expected, atol=1e-5)
+            np.testing.assert_allclose(solve_again(photo, p, **narrow), expected, atol=1e-5)
 
     def test_more_than_are_kept(self) -> None:
-        sizes = [(700, 1000), (1000, 700), (699, 1001), (1500, 1500)]  # more than 2 million pixels together
+        _permutohedral.forget()
+        sizes = [(700, 1000), (1000, 700), (699, 1001), (701, 999)]  # about 20 MB each
         calls = [(np.zeros((*size, 3), np.uint8), smooth_probabilities(2, *size)) for size in sizes]
         position = {"iterations": 1, "bilateral_weight": 0.0}
-        first = [solve(photo, p, "", **position) for photo, p in calls]
+        first = [solve_again(photo, p, **position) for photo, p in calls]
+        assert _permutohedral.kept() == sizes[:0:-1]
         _permutohedral.forget()
+        assert _permutohedral.kept() == []
         for (photo, p), before in zip(calls, first, strict=True):
-            np.testing.assert_array_equal(solve(photo, p, "", **position), before)
+            np.testing.assert_array_equal(solve_again(photo, p, **position), before)
+
+    def test_one_that_is_too_large_drives_out_no_other(self) -> None:
+        _permutohedral.forget()
+        position = {"iterations": 1, "bilateral_weight": 0.0}
+        for size in ((10, 12), (1600, 1600)):
+            solve_again(np.zeros((*size, 3), np.uint8), np.full((1, *size), 0.5, np.float32), **position)
+        assert _permutohedral.kept() == [(10, 12)]
 
     def test_several_threads_want_the_same(self) -> None:
         photo, p = blotchy_photo(61, 67), smooth_probabilities(3, 61, 67)
         with ThreadPoolExecutor(4) as pool:
-            found = list(pool.map(lambda _: solve(photo, p, ""), range(8)))
+            _permutohedral.forget()
+            found = list(pool.map(lambda _: solve_again(photo, p), range(8)))
+        assert _permutohedral.kept() == [(61, 67)]
         for other in found[1:]:
             np.testing.assert_array_equal(other, found[0])

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 
 from tag2mask.data.images import read_image
 from tag2mask.data.layers import HeatMap
+from tag2mask.engine.stage import PerImageStage, map_threads
 from tag2mask.errors import SettingsError, WorkspaceError
 from tag2mask.evaluation.segmentation import ConfusionMatrix
 from tag2mask.evidence.cam import merge_score_maps
@@ -22,10 +23,23 @@ from tag2mask.stages.activation_maps import (
     activation_maps,
 )
 from tag2mask.stages.train_classifier import TrainClassifier
+from tag2mask.stages.train_segmenter import TrainSegmenter
 from tag2mask.stages.views import load_photograph
 from tests.stages.conftest import Finished
 
 UNTAGGED = "shape_05"
+
+
+def test_files_do_not_depend_on_how_many_photographs_are_worked_on_at_a_time(finished: Finished) -> None:
+    env = finished.env
+    assert isinstance(finished.plan.model, TrainSegmenter)
+    stages = (finished.stage(MakeActivationMaps), finished.plan.model.features, finished.plan.predictions)
+    for stage in stages:
+        assert isinstance(stage, PerImageStage)
+        files: dict[str, bytes] = {}
+        make, samples = stage.open(env), list(stage.samples(env))
+        map_threads(lambda sample: files.update({sample.id: make(sample)}), samples, 3, lambda _: None)  # noqa: B023
+        assert files == {sample.id: stage.path(env, sample.id).read_bytes() for sample in samples}
 
 
 def test_a_file_holds_ids_maps_and_size(finished: Finished) -> None:

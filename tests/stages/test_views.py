@@ -89,6 +89,20 @@ def test_colours_change_with_seed_epoch_and_id_and_nothing_else() -> None:
     assert change_colours(image, 0.0, seed=0, epoch=0, image_id="a") is image
 
 
+def test_colours_change_by_no_more_than_the_strength() -> None:
+    grey = torch.full((3, 4, 5), 100, dtype=torch.uint8)  # contrast, saturation and hue leave an even grey alone
+    values = [
+        change_colours(grey, 0.3, seed=0, epoch=epoch, image_id="a").float().mean().item() for epoch in range(200)
+    ]
+    assert 69 <= min(values) < 75
+    assert 125 < max(values) <= 130
+    red = torch.tensor([200, 20, 20], dtype=torch.uint8)[:, None, None].expand(3, 4, 5)
+    changed = [change_colours(red, 0.2, seed=0, epoch=epoch, image_id="a")[:, 0, 0].tolist() for epoch in range(50)]
+    assert all(value[0] > max(value[1:]) for value in changed)  # a hue moves by a twentieth of the circle at most
+    assert any(value[1] > value[2] + 10 for value in changed)
+    assert any(value[2] > value[1] + 10 for value in changed)
+
+
 @pytest.mark.parametrize(
     "wrong",
     [

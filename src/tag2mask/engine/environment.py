@@ -34,7 +34,8 @@ class Runtime:
         device: "auto", "cpu", "cuda" or "cuda:1".
         precision: "32-true" or "bf16-mixed".
         threads: threads of one process; 0 takes all processors.
-        workers: processes that load training data; -1 chooses by the number of processors; 0 where there is no fork.
+        workers: processes that load training data while a GPU computes; 0 loads by `threads` between two steps, which
+            is what serves a CPU best, all of whose processors compute; -1 chooses; 0 where there is no fork.
         channels_last: memory layout of convolutions; faster on most machines.
     """
 
@@ -75,7 +76,7 @@ class Runtime:
             found = torch.cuda.device_count()
             raise SettingsError(f"device: '{device}' is not there; this machine has {found} {plural(found, 'GPU')}")
         processors = cpu_count()
-        workers = self.workers if self.workers >= 0 else (0 if processors <= 4 else min(8, processors // 2))
+        workers = self.workers if self.workers >= 0 else (min(8, processors // 2) if kind.type == "cuda" else 0)
         if "fork" not in multiprocessing.get_all_start_methods():
             workers = 0
         return dataclasses.replace(self, device=device, threads=self.threads or processors, workers=workers)

@@ -3,6 +3,7 @@
 import contextlib
 import copy
 import json
+import threading
 import time
 from abc import ABC, abstractmethod
 from collections import deque
@@ -14,6 +15,8 @@ from pathlib import Path
 from typing import Any, ClassVar, Protocol, Self, TypeVar
 from weakref import WeakKeyDictionary
 
+import torch
+
 from tag2mask.data.layers import MapLayer
 from tag2mask.data.samples import Sample
 from tag2mask.engine.environment import Environment, Reads, SplitName
@@ -24,6 +27,8 @@ from tag2mask.settings import canonical
 
 T = TypeVar("T")
 R = TypeVar("R")
+
+_ON_A_GPU = 2
 
 
 @dataclass(frozen=True)
@@ -163,12 +168,16 @@ class Stage(ABC):
 class PerImageStage(Stage):
     """A pure function of one photograph, its inputs' artifacts for it and stage-wide inputs: one file per photograph.
 
-    `parallel` stages spend their time outside the interpreter's lock on one thread (the CRF, image coding) and are
-    mapped by as many threads as the settings allow; the others use those threads inside torch.
+    As many photographs are worked on at a time as the settings allow threads, each on one thread: networks, the CRF and
+    image coding spend their time outside the interpreter's lock, and threads that share a photograph would wait for
+    each other at every layer. Hence a result does not depend on how many are worked on at a time.
+
+    `on_device` stages run a network on the environment's device. A GPU is given two photographs at a time, so that it
+    computes one while another is read; more would take more of its memory and make it no faster.
     """
 
     suffix: ClassVar[str]
-    parallel: ClassVar[bool] = False
+    on_device: ClassVar[bool] = False
 
     @abstractmethod
     def open(self, env: Environment) -> Callable[[Sample], bytes]:
@@ -198,18 +207,32 @@ class PerImageStage(Stage):
             write_bytes(self.path(env, sample.id), function(sample))
 
         with env.reporter.task(f"{self.name} ({self.split})", len(samples), len(samples) - len(missing)) as task:
-            if self.parallel and env.runtime.threads > 1:
-                map_threads(make, missing, env.runtime.threads, lambda _: task.advance())
-            else:
-                for sample in missing:
-                    make(sample)
-                    task.advance()
+            map_threads(make, missing, self.at_a_time(env), lambda _: task.advance())
+
+    def at_a_time(self, env: Environment) -> int:
+        """Number of photographs that are worked on at the same time."""
+        threads = env.runtime.threads
+        return min(threads, _ON_A_GPU) if self.on_device and env.runtime.torch_device.type == "cuda" else threads
 
 
 def map_threads(function: Callable[[T], None], items: list[T], threads: int, done: Callable[[T], None]) -> None:
-    """Applies a function to all items on several threads; the first error ends it, with no more items started."""
+    """Applies a function to all items on several threads; the first error ends it, with no more items started.
+
+    Within the function torch uses one thread, however many there are.
+    """
+    if threads == 1:
+        # The calling thread itself: memory that other threads free goes back to the system, page by page.
+        own = torch.get_num_threads()
+        torch.set_num_threads(1)
+        try:
+            for item in items:
+                function(item)
+                done(item)
+        finally:
+            torch.set_num_threads(own)
+        return
     waiting = iter(items)
-    with ThreadPoolExecutor(threads) as pool:
+    with one_thread_each(threads) as pool:
         running: dict[Future[None], T] = {pool.submit(function, item): item for item in islice(waiting, threads)}
         while running:
             finished, _ = wait(running, return_when=FIRST_COMPLETED)
@@ -224,8 +247,9 @@ def map_in_order(function: Callable[[T], R], items: Iterable[T], threads: int) -
     """Results of a function in the order of the items, made by several threads a little ahead of their use.
 
     Only some results per thread are ever held, however many items there are. The first error is raised in its place.
+    Within the function torch uses one thread, however many there are.
     """
-    with ThreadPoolExecutor(threads) as pool:
+    with one_thread_each(threads) as pool:
         running: deque[Future[R]] = deque()
         for item in items:
             running.append(pool.submit(function, item))
@@ -233,6 +257,18 @@ def map_in_order(function: Callable[[T], R], items: Iterable[T], threads: int) -
                 yield running.popleft().result()
         while running:
             yield running.popleft().result()
+
+
+@contextlib.contextmanager
+def one_thread_each(threads: int) -> Iterator[ThreadPoolExecutor]:
+    """A pool of threads in each of which torch computes on that thread alone."""
+    own = torch.get_num_threads()
+    try:
+        with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+            yield pool
+    finally:
+        # The number holds for the thread that sets it, but threads that are started later take it over.
+        torch.set_num_threads(own)
 
 
 class Accumulator(Protocol):
@@ -251,7 +287,8 @@ class Accumulator(Protocol):
 class ReduceStage(Stage):
     """A map over fixed blocks of photographs, merged in fixed order, with one ``result.json``.
 
-    The blocks do not depend on the number of workers, and neither does the rounding of the sums.
+    As many blocks are worked on at a time as there are threads, each on one thread. The blocks do not depend on that
+    number, and neither does the rounding of the sums.
     """
 
     block: ClassVar[int] = 64
@@ -264,12 +301,19 @@ class ReduceStage(Stage):
         samples = self.samples(env)
         new = self.open(env)
         total = new()
+        advancing = threading.Lock()
         with env.reporter.task(f"{self.name} ({self.split})", len(samples)) as task:
-            for start in range(0, len(samples), self.block):
+
+            def accumulate(start: int) -> Accumulator:
                 part = new()
                 for sample in samples[start : start + self.block]:
                     part.add(sample)
-                    task.advance()
+                    with advancing:
+                        task.advance()
+                return part
+
+            blocks = range(0, len(samples), self.block)
+            for part in map_in_order(accumulate, blocks, env.runtime.threads):
                 total.merge(part)
         write_json(self.folder(env) / "result.json", total.result())
 

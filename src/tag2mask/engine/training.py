@@ -1,8 +1,10 @@
 """The training loop: one system, named optimisers, exact resume."""
 
+import contextlib
 import time
 from abc import abstractmethod
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -18,8 +20,8 @@ from tag2mask.engine.environment import Environment, Runtime
 from tag2mask.engine.logs import TrainingLog
 from tag2mask.engine.schedules import ScheduleSettings, rate_factor
 from tag2mask.engine.seeding import generator, seed_torch
-from tag2mask.engine.stage import Estimate, Stage
-from tag2mask.engine.system import Batch, Position, System, total_loss
+from tag2mask.engine.stage import Estimate, Stage, one_thread_each
+from tag2mask.engine.system import Batch, Losses, Position, System, total_loss
 from tag2mask.errors import SettingsError, Tag2MaskError, WorkspaceError
 from tag2mask.files import atomic_path
 from tag2mask.settings import OMIT
@@ -79,7 +81,10 @@ class TrainingStage(Stage):
 
     @abstractmethod
     def open(self, env: Environment) -> Callable[[Sample, int], dict[str, Any]]:
-        """Returns the function of (sample, epoch) that gives one training example."""
+        """Returns the function of (sample, epoch) that gives one training example.
+
+        Several threads call it at a time: what is random in it must not come from a global state.
+        """
 
     @abstractmethod
     def save(self, system: System, env: Environment, path: Path) -> None:
@@ -121,8 +126,17 @@ class TrainingStage(Stage):
 class _Examples(Dataset[dict[str, Any]]):
     """Training examples by (position in the list, epoch)."""
 
-    def __init__(self, samples: tuple[Sample, ...], load: Callable[[Sample, int], dict[str, Any]]) -> None:
-        self._samples, self._load = samples, load
+    def __init__(
+        self,
+        samples: tuple[Sample, ...],
+        load: Callable[[Sample, int], dict[str, Any]],
+        pool: ThreadPoolExecutor | None = None,
+    ) -> None:
+        self._samples, self._load, self._pool = samples, load, pool
+
+    def __getitems__(self, keys: list[tuple[int, int]]) -> list[dict[str, Any]]:
+        """A whole batch, which a DataLoader asks for by this name."""
+        return list(map(self.__getitem__, keys) if self._pool is None else self._pool.map(self.__getitem__, keys))
 
     def __getitem__(self, key: tuple[int, int]) -> dict[str, Any]:
         index, epoch = key
@@ -173,6 +187,43 @@ def make_fabric(runtime: Runtime) -> Fabric:
     return Fabric(accelerator=device.type, devices=devices, precision=runtime.precision)  # type: ignore[arg-type]
 
 
+class Trainer:
+    """A system in training: on its device, with its optimisers.
+
+    Args:
+        system: what to train; changed in place, and left in training mode.
+        settings: optimisers.
+        runtime: device, precision and layout; resolved.
+    """
+
+    def __init__(self, system: System, settings: TrainingSettings, runtime: Runtime) -> None:
+        self._settings, self._runtime = settings, runtime
+        self._fabric = make_fabric(runtime)
+        runtime.place(system).train()
+        self.optimizers = make_optimizers(system, settings)
+        self._model, *self._stepped = self._fabric.setup(system, *self.optimizers.values())
+
+    def step(self, batch: Batch, position: Position, rate: float) -> Losses:
+        """One step on a batch, at `rate` times the base rates; what is random in it comes from (seed, step).
+
+        Returns:
+            the losses before the step.
+        """
+        seed_torch(position.seed, "step", position.step)
+        for optimizer in self.optimizers.values():
+            for group in optimizer.param_groups:
+                group["lr"] = group["base_lr"] * rate
+        losses: Losses = self._model(_channels_last(self._fabric.to_device(batch), self._runtime), position)
+        for stepped in self._stepped:
+            stepped.zero_grad()
+        self._fabric.backward(total_loss(losses))
+        for stepped in self._stepped:
+            if self._settings.gradient_clip:
+                self._fabric.clip_gradients(self._model, stepped, max_norm=self._settings.gradient_clip)
+            stepped.step()
+        return losses
+
+
 def fit(
     system: System,
     samples: tuple[Sample, ...],
@@ -202,45 +253,27 @@ def fit(
     """
     runtime = env.runtime
     runtime.apply()
-    fabric = make_fabric(runtime)
-    runtime.place(system)
-    optimizers = make_optimizers(system, settings)
-    model, *wrapped = fabric.setup(system, *optimizers.values())
-    trained = dict(zip(optimizers, wrapped, strict=True))
+    trainer = Trainer(system, settings, runtime)
     per_epoch = -(-len(samples) // settings.batch_size)
     steps = settings.epochs * per_epoch
     checkpoint = folder / "checkpoint.pt"
-    done = _load_checkpoint(checkpoint, system, optimizers, runtime) if checkpoint.exists() else 0
-    examples = _Examples(samples, load)
-    system.train()
+    done = _load_checkpoint(checkpoint, system, trainer.optimizers, runtime) if checkpoint.exists() else 0
     saved = time.monotonic()
     log = TrainingLog(folder, done)
     with env.reporter.task(title, steps, done) as task:
-        meter = _Meter()
-        for step, batch in _batches(examples, len(samples), settings, runtime, done, per_epoch):
+        meter = Meter()
+        for step, batch in training_batches(samples, load, settings, runtime, done):
             meter.waited()
-            position = Position(step, steps, step // per_epoch, runtime.seed)
-            seed_torch(runtime.seed, "step", step)
             factor = rate_factor(settings.schedule, step, steps, per_epoch)
-            for optimizer in optimizers.values():
-                for group in optimizer.param_groups:
-                    group["lr"] = group["base_lr"] * factor
-            losses = model(_channels_last(fabric.to_device(batch), runtime), position)
-            for optimizer in trained.values():
-                optimizer.zero_grad()
-            fabric.backward(total_loss(losses))
-            for optimizer in trained.values():
-                if settings.gradient_clip:
-                    fabric.clip_gradients(model, optimizer, max_norm=settings.gradient_clip)
-                optimizer.step()
+            losses = trainer.step(batch, Position(step, steps, step // per_epoch, runtime.seed), factor)
             meter.worked(losses, len(batch["id"]))
             task.advance(meter.note())
             end_of_epoch = (step + 1) % per_epoch == 0
             if end_of_epoch:
                 log.write(step + 1, learning_rate=settings.learning_rate * factor, **meter.summary())
-                meter = _Meter()
+                meter = Meter()
             if end_of_epoch or time.monotonic() - saved >= settings.checkpoint_seconds:
-                _save_checkpoint(checkpoint, system, optimizers, step + 1)
+                _save_checkpoint(checkpoint, system, trainer.optimizers, step + 1)
                 saved = time.monotonic()
                 meter.restart()
     return system.eval()
@@ -263,28 +296,39 @@ def time_step(system: System, example: dict[str, Tensor], settings: TrainingSett
     return min(seconds)
 
 
-def _batches(
-    examples: _Examples, count: int, settings: TrainingSettings, runtime: Runtime, done: int, per_epoch: int
+def training_batches(
+    samples: tuple[Sample, ...],
+    load: Callable[[Sample, int], dict[str, Any]],
+    settings: TrainingSettings,
+    runtime: Runtime,
+    done: int = 0,
 ) -> Iterator[tuple[int, Batch]]:
-    """Steps and batches from step `done` on."""
+    """Steps and batches from step `done` on.
+
+    Without worker processes the examples of a batch are made by all threads at once, in between two steps: the
+    processors are all at work on the step itself, and its threads would only wait for one that loads beside them.
+    """
+    per_epoch = -(-len(samples) // settings.batch_size)
     keys = [
         [(index, epoch) for index in batch]
         for epoch in range(done // per_epoch, settings.epochs)
-        for batch in epoch_batches(count, settings.batch_size, runtime.seed, epoch)
+        for batch in epoch_batches(len(samples), settings.batch_size, runtime.seed, epoch)
     ][done % per_epoch :]
-    loader = DataLoader(
-        examples,
-        batch_sampler=keys,
-        num_workers=runtime.workers,
-        # Examples are closures, which other start methods (the default of macOS) cannot hand over.
-        multiprocessing_context="fork" if runtime.workers else None,
-        collate_fn=_collate,
-        pin_memory=runtime.torch_device.type == "cuda",
-    )
-    for step, batch in enumerate(loader, start=done):
-        if "error" in batch:
-            raise batch["error"]
-        yield step, batch
+    with contextlib.ExitStack() as stack:
+        pool = None if runtime.workers else stack.enter_context(one_thread_each(runtime.threads))
+        loader = DataLoader(
+            _Examples(samples, load, pool),
+            batch_sampler=keys,
+            num_workers=runtime.workers,
+            # Examples are closures, which other start methods (the default of macOS) cannot hand over.
+            multiprocessing_context="fork" if runtime.workers else None,
+            collate_fn=_collate,
+            pin_memory=runtime.torch_device.type == "cuda",
+        )
+        for step, batch in enumerate(loader, start=done):
+            if "error" in batch:
+                raise batch["error"]
+            yield step, batch
 
 
 def _channels_last(batch: Batch, runtime: Runtime) -> Batch:
@@ -319,7 +363,7 @@ def _load_checkpoint(path: Path, system: System, optimizers: dict[str, Optimizer
         raise WorkspaceError(f"{path}: this checkpoint cannot be read ({error}); delete it to train afresh") from error
 
 
-class _Meter:
+class Meter:
     """Means of the losses since the last epoch's end, images per second and the share of time spent on data."""
 
     def __init__(self) -> None:

@@ -18,6 +18,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torchvision.transforms.v2 import functional as transforms
 
 from tag2mask.errors import SettingsError, unknown_choice
+from tag2mask.networks.folded_norm import fold_batch_norms
 from tag2mask.networks.weights import WeightsInfo
 
 _PROBE_SIZE = 64  # side in pixels of the image that tells blocks' channels and strides; a multiple of every stride
@@ -60,7 +61,9 @@ class Backbone(nn.Module):
 
     Batch norm always runs on its running statistics, whatever `train` says: batches are small and of uneven content,
     and results must not depend on how they are split over devices. Its scale and shift are trained only when
-    ``train_norm_affine`` asks for it. Frozen blocks (`freeze`) stay in evaluation mode and run without gradients.
+    ``train_norm_affine`` asks for it. In a chain of blocks it is worked into the convolution in front of it
+    (`tag2mask.networks.folded_norm`); a state dict shows nothing of that. Frozen blocks (`freeze`) stay in evaluation
+    mode and run without gradients.
 
     Attributes:
         name: timm's name.
@@ -102,6 +105,7 @@ class Backbone(nn.Module):
         self.block = self.blocks[-1]
         self._frozen = 0
         self._shapes = self._measure()
+        self._fold()
         self.channels = self.channels_of(self.block)
         self.stride = self.stride_of(self.block)
         self.freeze(None)
@@ -193,6 +197,9 @@ class Backbone(nn.Module):
         """Channels and stride of each block."""
         raise NotImplementedError
 
+    def _fold(self) -> None:
+        """Works batch norms into convolutions, for kinds of networks where that is known to be of use."""
+
     def _position(self, block: str) -> int:
         name = self._aliases.get(block, block)
         if name not in self.blocks:
@@ -241,6 +248,12 @@ class ChainBackbone(Backbone):
 
     def forward_from(self, features: Tensor, after: str) -> Tensor:
         return self._advance(features, self._position(after) + 1, len(self.blocks))
+
+    def _fold(self) -> None:
+        probe = torch.linspace(-1, 1, 3 * _PROBE_SIZE**2).reshape(1, 3, _PROBE_SIZE, _PROBE_SIZE)
+        self.eval()
+        fold_batch_norms(self.network, lambda: self(probe))
+        self.train()
 
     def _measure(self) -> list[tuple[int, int]]:
         self.eval()

@@ -14,6 +14,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from itertools import groupby
+from numbers import Integral
 from typing import Any, Literal, NamedTuple, TypeAlias, TypeVar, cast
 
 import numpy as np
@@ -30,6 +31,10 @@ MAX_PIXELS = 4_000_000
 
 UNARIES = ("log", "flat")
 """Names of the unary energies: -log of the probability, or minus the probability itself."""
+
+_MOST_ITERATIONS = 2**31 - 1  # as many as the compiled kernel can count
+_LARGEST_WEIGHT = 1e30  # in float32 sums of products with larger ones would overflow
+_SMALLEST_PROBABILITY = 1e-37  # smaller numbers are 0 in float32, or denormal
 
 Array: TypeAlias = npt.NDArray[Any] | torch.Tensor
 Arrays: TypeAlias = Array | Sequence[npt.NDArray[Any]] | Sequence[torch.Tensor]
@@ -99,8 +104,9 @@ def dense_crf(
     test time. On a photograph shrunk by a factor f, divide both `sxy` by f.
 
     Memory: about ``150 + 8 * classes`` bytes per pixel and ``200 + 8 * classes`` bytes per lattice vertex, of which a
-    photograph has 0.1 to 0.5 per pixel, noise up to 6. Images are solved one per thread, each in one thread and without
-    the GIL; the result does not depend on `threads`.
+    photograph has 0.1 to 0.5 per pixel, noise and very narrow kernels several. After a call up to 64 MB stay in use, for
+    the next photograph of the same size. Images are solved one per thread, each in one thread and without the GIL; the
+    result does not depend on `threads`.
 
     Probabilities that are CUDA tensors are solved on their device, in float32 whatever their type, images of a batch
     together (`tag2mask.refine.lattice`). The answer is that of the CPU within rounding, and does not depend on what
@@ -118,7 +124,7 @@ def dense_crf(
         bilateral_srgb: standard deviation of the bilateral kernel's colour, in units of the 0..255 range.
         bilateral_weight: weight of the bilateral kernel; 0 switches it off.
         unary: ``"log"`` for -log p, ``"flat"`` for -p (what DSRG's published code does).
-        min_probability: smaller probabilities count as this in the log.
+        min_probability: smaller probabilities count as this in the log; at least 1e-37.
         max_pixels: larger photographs are solved on a copy shrunk to at most this many pixels, the result enlarged
             bilinearly and renormalised, with a `ReducedSizeWarning`; ``None`` for no limit.
         threads: images solved at the same time on the CPU.
@@ -158,19 +164,16 @@ def dense_crf(
             stacklevel=2,
         )
 
-    def refine(batch: list[int]) -> list[Array]:
-        chosen = [tasks[index] for index in batch]
-        return _refined_on_device(chosen, energy) if _on_device(chosen[0]) else [_refined(chosen[0], energy)]
-
-    batches = _batches(tasks)
-    if threads > 1 and len(batches) > 1:
-        with ThreadPoolExecutor(min(threads, len(batches))) as pool:
-            solved = list(pool.map(refine, batches))
+    by_index: dict[int, Array] = {}
+    host, device = _batches(tasks)
+    if threads > 1 and len(host) > 1:
+        with ThreadPoolExecutor(min(threads, len(host))) as pool:
+            by_index |= zip(host, pool.map(lambda index: _refined(tasks[index], energy), host), strict=True)
     else:
-        solved = [refine(batch) for batch in batches]
-    by_index = {
-        index: q for batch, own in zip(batches, solved, strict=True) for index, q in zip(batch, own, strict=True)
-    }
+        by_index |= {index: _refined(tasks[index], energy) for index in host}
+    # By the calling thread: the stream that a device computes on is a thread's own.
+    for batch in device:
+        by_index |= zip(batch, _refined_on_device([tasks[index] for index in batch], energy), strict=True)
     refined = [by_index[index] for index in range(len(tasks))]
 
     result: object
@@ -226,20 +229,22 @@ def label_probabilities(labels: ArrayT, classes: int, *, confidence: float = 0.7
 
 
 def _check_settings(kernels: _Kernels, energy: _Unary, max_pixels: int | None, threads: int) -> None:
-    if kernels.iterations < 0:
-        raise SettingsError(f"iterations must be 0 or more, not {kernels.iterations}")
+    if not (isinstance(kernels.iterations, Integral) and 0 <= kernels.iterations <= _MOST_ITERATIONS):
+        raise SettingsError(f"iterations must be an integer, 0 to {_MOST_ITERATIONS}, not {kernels.iterations}")
     for name in ("gaussian_sxy", "bilateral_sxy", "bilateral_srgb"):
         value = getattr(kernels, name)
         if not (value > 0 and math.isfinite(value)):
             raise SettingsError(f"{name} must be a positive number, not {value}")
     for name in ("gaussian_weight", "bilateral_weight"):
         value = getattr(kernels, name)
-        if not (value >= 0 and math.isfinite(value)):
-            raise SettingsError(f"{name} must be 0 or a positive number, not {value}")
+        if not 0 <= value <= _LARGEST_WEIGHT:
+            raise SettingsError(f"{name} must be between 0 and {_LARGEST_WEIGHT:.0e}, not {value}")
     if energy.kind not in UNARIES:
         raise SettingsError(unknown_choice("unary", energy.kind, UNARIES))
-    if not 0 < energy.min_probability < 1:
-        raise SettingsError(f"min_probability must be above 0 and below 1, not {energy.min_probability}")
+    if not _SMALLEST_PROBABILITY <= energy.min_probability < 1:
+        raise SettingsError(
+            f"min_probability must be {_SMALLEST_PROBABILITY:.0e} or more and below 1, not {energy.min_probability}"
+        )
     if max_pixels is not None and max_pixels < 1:
         raise SettingsError(f"max_pixels must be 1 or more, or None, not {max_pixels}")
     if threads < 1:
@@ -297,9 +302,13 @@ def _on_device(task: _Task) -> bool:
     return isinstance(task.probabilities, torch.Tensor) and task.probabilities.is_cuda
 
 
-def _batches(tasks: Sequence[_Task]) -> list[list[int]]:
-    """Indices of the images that are solved together: on a device those alike, up to `MAX_PIXELS` pixels at a time."""
-    batches = [[index] for index, task in enumerate(tasks) if not _on_device(task)]
+def _batches(tasks: Sequence[_Task]) -> tuple[list[int], list[list[int]]]:
+    """Indices of the images that are solved one by one, and of those that are solved together.
+
+    On a device those alike are, up to `MAX_PIXELS` pixels at a time.
+    """
+    host = [index for index, task in enumerate(tasks) if not _on_device(task)]
+    batches: list[list[int]] = []
 
     def alike(index: int) -> tuple[str, int, _Kernels]:
         probabilities = cast(torch.Tensor, tasks[index].probabilities)
@@ -314,7 +323,7 @@ def _batches(tasks: Sequence[_Task]) -> list[list[int]]:
                 room = MAX_PIXELS
             batches[-1].append(index)
             room -= pixels
-    return batches
+    return host, batches
 
 
 def _refined(task: _Task, energy: _Unary) -> Array:

@@ -10,6 +10,7 @@
 
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
+#include <nanobind/stl/pair.h>
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
 
@@ -40,7 +41,7 @@ using namespace permutohedral;
 namespace {
 
 #if defined(X86_64_LEVELS)
-const Loops* const kLevels[] = {&x86_64_v4, &x86_64_v3, &x86_64_v2};
+const Loops* const kLevels[] = {&x86_64_v4, &x86_64_v3, &x86_64_v2, &generic};
 #else
 const Loops* const kLevels[] = {&generic};
 #endif
@@ -165,6 +166,13 @@ struct Lattice {
   std::size_t vertices = 0;
   std::vector<std::int32_t> neighbour;  // (corners, vertices + 1, 2): along each direction; 0, a row of zeros, if none
 };
+
+// The last row's offset has to fit into an entry.
+void check_offsets(const Lattice& lattice, std::uint32_t scale) {
+  if ((lattice.vertices + 1) * std::uint64_t{scale} > std::numeric_limits<std::uint32_t>::max()) {
+    throw std::invalid_argument("too many pixels and classes: the lattice's values cannot be numbered");
+  }
+}
 
 // Adams et al.'s scale of the slice.
 float scale_of_slice(int corners) { return 1.0f / (1.0f + std::ldexp(1.0f, 1 - corners)); }
@@ -300,9 +308,7 @@ Lattice build(const Features<D>& features, const std::uint8_t* image, std::size_
       next[2 * after + 1] = static_cast<std::int32_t>(v);
     }
   }
-  if ((found.size() + 1) * slots.scale > std::numeric_limits<std::uint32_t>::max()) {
-    throw std::invalid_argument("too many pixels and classes: the lattice's values cannot be numbered");
-  }
+  check_offsets(lattice, slots.scale);
   normalise(lattice, slots, pixels, ones);
   return lattice;
 }
@@ -322,21 +328,22 @@ struct PositionLattice {
   float sxy;
   Lattice lattice;
   Buffer<Entry> entries;  // (pixels, 2 * corners), offsets in rows
+
+  bool is_of(std::size_t of_height, std::size_t of_width, float of_sxy) const {
+    return height == of_height && width == of_width && sxy == of_sxy;
+  }
+  std::size_t bytes() const {
+    return height * width * 2 * lattice.corners * sizeof(Entry) + lattice.neighbour.size() * sizeof(lattice.neighbour[0]);
+  }
 };
 
-// The lattices used last. They are kept while all have no more pixels than this together, 24 bytes each.
+// The lattices used last, as many as fit into a fixed amount of memory.
 class PositionLattices {
  public:
-  std::shared_ptr<const PositionLattice> get(std::size_t height, std::size_t width, float sxy,
-                                             const Loops& loops) {
+  std::shared_ptr<const PositionLattice> get(std::size_t height, std::size_t width, float sxy, const Loops& loops) {
     {
       const std::lock_guard<std::mutex> guard(mutex_);
-      for (auto at = kept_.begin(); at != kept_.end(); ++at) {
-        if ((*at)->height == height && (*at)->width == width && (*at)->sxy == sxy) {
-          kept_.splice(kept_.begin(), kept_, at);
-          return kept_.front();
-        }
-      }
+      if (auto kept = find(height, width, sxy)) return kept;
     }
     constexpr int kCorners = kPositionFeatures + 1;
     auto made = std::make_shared<PositionLattice>();
@@ -345,13 +352,22 @@ class PositionLattices {
     const Slots slots{made->entries.data(), kCorners, 2 * kCorners, 1};
     made->lattice = build<kPositionFeatures>(nullptr, height, width, sxy, 1.0f, slots, loops);
     const std::lock_guard<std::mutex> guard(mutex_);
+    if (auto kept = find(height, width, sxy)) return kept;  // another thread was faster
+    if (made->bytes() > kMaxBytes) return made;             // it would drive out all others
     kept_.push_front(made);
-    std::size_t pixels = 0;
+    std::size_t bytes = 0;
     for (auto at = kept_.begin(); at != kept_.end();) {
-      pixels += (*at)->height * (*at)->width;
-      at = pixels > kMaxPixels ? kept_.erase(at) : std::next(at);
+      bytes += (*at)->bytes();
+      at = bytes > kMaxBytes ? kept_.erase(at) : std::next(at);
     }
     return made;
+  }
+
+  std::vector<std::pair<std::size_t, std::size_t>> sizes() {
+    const std::lock_guard<std::mutex> guard(mutex_);
+    std::vector<std::pair<std::size_t, std::size_t>> found;
+    for (const auto& lattice : kept_) found.emplace_back(lattice->height, lattice->width);
+    return found;
   }
 
   void forget() {
@@ -360,7 +376,17 @@ class PositionLattices {
   }
 
  private:
-  static constexpr std::size_t kMaxPixels = 2'000'000;
+  // With the lock held.
+  std::shared_ptr<const PositionLattice> find(std::size_t height, std::size_t width, float sxy) {
+    for (auto at = kept_.begin(); at != kept_.end(); ++at) {
+      if (!(*at)->is_of(height, width, sxy)) continue;
+      kept_.splice(kept_.begin(), kept_, at);
+      return kept_.front();
+    }
+    return nullptr;
+  }
+
+  static constexpr std::size_t kMaxBytes = std::size_t{64} << 20;
   std::mutex mutex_;
   std::list<std::shared_ptr<const PositionLattice>> kept_;
 };
@@ -411,6 +437,7 @@ void mean_field(Image image, Scores scores, int iterations, float gaussian_sxy, 
   const Loops& loops = loops_of(level);
 
   const std::size_t row = row_width(classes);
+  const std::uint32_t scale = static_cast<std::uint32_t>(row / 2);
   const bool position = iterations > 0 && gaussian_weight > 0.0f, colour = iterations > 0 && bilateral_weight > 0.0f;
 
   Pass pass = {};
@@ -422,15 +449,16 @@ void mean_field(Image image, Scores scores, int iterations, float gaussian_sxy, 
   Lattice colour_lattice;
   if (position) {
     position_lattice = position_lattices().get(height, width, gaussian_sxy, loops);
+    check_offsets(position_lattice->lattice, scale);
     const Entry* from = position_lattice->entries.data();
     Entry* to = entries.data();
     for (std::size_t i = 0; i < pixels; ++i, to += 2 * corners) {
-      for (int k = 0; k < pass.corners[0]; ++k) to[k].offset = (from++)->offset * static_cast<std::uint32_t>(row / 2);
+      for (int k = 0; k < pass.corners[0]; ++k) to[k].offset = (from++)->offset * scale;
       for (int k = 0; k < pass.corners[0]; ++k) to[corners + k] = *from++;
     }
   }
   if (colour) {
-    const Slots slots{entries.data() + pass.corners[0], corners, 2 * corners, static_cast<std::uint32_t>(row / 2)};
+    const Slots slots{entries.data() + pass.corners[0], corners, 2 * corners, scale};
     colour_lattice = build<kMaxFeatures>(image.data(), height, width, bilateral_sxy, bilateral_srgb, slots, loops);
   }
   std::vector<std::pair<int, Kernel>> kernels;
@@ -468,6 +496,8 @@ NB_MODULE(_permutohedral, module) {
              "Replace scores, the negative unary energies (classes, height, width) as float32, by the class "
              "probabilities after the given number of mean-field updates. image: uint8 (height, width, 3). level: "
              "one of levels(), the processor's best by default.");
-  module.def("forget", [] { position_lattices().forget(); }, "Forget the lattices that are kept by the image's size.");
+  module.def("kept", [] { return position_lattices().sizes(); },
+             "Heights and widths of the position lattices that are kept, those used last first.");
+  module.def("forget", [] { position_lattices().forget(); }, "Forget the position lattices that are kept.");
   module.def("levels", &levels, "Levels of instruction sets that this processor has, the best first.");
 }

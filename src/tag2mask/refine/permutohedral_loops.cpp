@@ -28,6 +28,7 @@ constexpr int kLanes = 8, kWideLanes = 8;
 #else
 constexpr int kLanes = 4, kWideLanes = 4;
 #endif
+constexpr int kStep = 8 / kLanes;  // vectors by which rows of more than four classes grow
 
 typedef float Float4 __attribute__((vector_size(16)));
 typedef float Float8 __attribute__((vector_size(32)));
@@ -35,14 +36,17 @@ typedef float Float16 __attribute__((vector_size(64)));
 typedef std::int32_t Int4 __attribute__((vector_size(16)));
 typedef std::int32_t Int8 __attribute__((vector_size(32)));
 typedef std::int32_t Int16 __attribute__((vector_size(64)));
+typedef std::uint32_t Bits4 __attribute__((vector_size(16)));
+typedef std::uint32_t Bits8 __attribute__((vector_size(32)));
+typedef std::uint32_t Bits16 __attribute__((vector_size(64)));
 typedef std::int64_t Long4 __attribute__((vector_size(32)));
 typedef std::int64_t Long8 __attribute__((vector_size(64)));
 typedef std::int64_t Long16 __attribute__((vector_size(128)));
 
 template <int L> struct Vectors;
-template <> struct Vectors<4> { typedef Float4 Float; typedef Int4 Int; typedef Long4 Long; };
-template <> struct Vectors<8> { typedef Float8 Float; typedef Int8 Int; typedef Long8 Long; };
-template <> struct Vectors<16> { typedef Float16 Float; typedef Int16 Int; typedef Long16 Long; };
+template <> struct Vectors<4> { typedef Float4 Float; typedef Int4 Int; typedef Bits4 Bits; typedef Long4 Long; };
+template <> struct Vectors<8> { typedef Float8 Float; typedef Int8 Int; typedef Bits8 Bits; typedef Long8 Long; };
+template <> struct Vectors<16> { typedef Float16 Float; typedef Int16 Int; typedef Bits16 Bits; typedef Long16 Long; };
 
 template <class V> INLINED V load(const float* p) { return *reinterpret_cast<const V*>(p); }
 template <class V> INLINED void store(float* p, V x) { *reinterpret_cast<V*>(p) = x; }
@@ -106,8 +110,8 @@ constexpr float kLog2E = 1.44269504f;
 template <int L>
 INLINED typename Vectors<L>::Float exp2_nonpositive(typename Vectors<L>::Float x) {
   typedef typename Vectors<L>::Float Float;
-  typedef typename Vectors<L>::Int Int;
-  const Int kept = x > -86.0f;
+  typedef typename Vectors<L>::Bits Bits;
+  const Bits kept = (Bits)(x > -86.0f);
   const Float shifted = x + kRounder;  // the integer is in the last bits
   const Float r = x - (shifted - kRounder);
   Float e = broadcast<Float>(1.3276471e-3f);  // relative error below 1e-7 on [-1/2, 1/2]
@@ -116,7 +120,7 @@ INLINED typename Vectors<L>::Float exp2_nonpositive(typename Vectors<L>::Float x
   e = fused(e, r, broadcast<Float>(2.4022120e-1f));
   e = fused(e, r, broadcast<Float>(6.9314694e-1f));
   e = fused(e, r, broadcast<Float>(1.0000001f));
-  return (Float)(((Int)e + ((Int)shifted << 23)) & kept);
+  return (Float)(((Bits)e + ((Bits)shifted << 23)) & kept);
 }
 
 // Adams, Baek and Davis 2010, section 3: elevate to the plane of D + 1 coordinates that sum to zero, round to the
@@ -226,11 +230,9 @@ void blur(const float* from, float* to, const std::int32_t* neighbours, std::siz
           float gain) {
   if (width == 4) return blur_rows<4, 1>(from, to, neighbours, vertices, 1, gain);
   switch (width / kLanes) {
-    case 1: return blur_rows<kLanes, 1>(from, to, neighbours, vertices, 1, gain);
-    case 2: return blur_rows<kLanes, 2>(from, to, neighbours, vertices, 2, gain);
-    case 3: return blur_rows<kLanes, 3>(from, to, neighbours, vertices, 3, gain);
-    case 4: return blur_rows<kLanes, 4>(from, to, neighbours, vertices, 4, gain);
-    case 6: return blur_rows<kLanes, 6>(from, to, neighbours, vertices, 6, gain);
+    case kStep: return blur_rows<kLanes, kStep>(from, to, neighbours, vertices, kStep, gain);
+    case 2 * kStep: return blur_rows<kLanes, 2 * kStep>(from, to, neighbours, vertices, 2 * kStep, gain);
+    case 3 * kStep: return blur_rows<kLanes, 3 * kStep>(from, to, neighbours, vertices, 3 * kStep, gain);
     default: return blur_rows<kLanes, 0>(from, to, neighbours, vertices, width / kLanes, gain);
   }
 }
@@ -393,11 +395,9 @@ template <int P, int C>
 void update(const Pass& pass) {
   if (pass.width == 4) return update_rows<4, 1, P, C>(pass);
   switch (pass.width / kLanes) {
-    case 1: return update_rows<kLanes, 1, P, C>(pass);
-    case 2: return update_rows<kLanes, 2, P, C>(pass);
-    case 3: return update_rows<kLanes, 3, P, C>(pass);
-    case 4: return update_rows<kLanes, 4, P, C>(pass);
-    case 6: return update_rows<kLanes, 6, P, C>(pass);
+    case kStep: return update_rows<kLanes, kStep, P, C>(pass);
+    case 2 * kStep: return update_rows<kLanes, 2 * kStep, P, C>(pass);
+    case 3 * kStep: return update_rows<kLanes, 3 * kStep, P, C>(pass);
     default: return update_wide_rows<P, C>(pass);
   }
 }
@@ -415,6 +415,8 @@ bool supported() {
          __builtin_cpu_supports("avx512cd") && __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
 #elif defined(__AVX2__)
   return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("bmi2");
+#elif defined(__SSE4_2__)
+  return __builtin_cpu_supports("sse4.2") && __builtin_cpu_supports("ssse3") && __builtin_cpu_supports("popcnt");
 #else
   return true;
 #endif

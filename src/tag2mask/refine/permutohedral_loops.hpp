@@ -74,6 +74,6 @@ struct Loops {
 // Floats per row of values for a number of classes.
 constexpr std::size_t row_width(std::size_t classes) { return classes <= 4 ? 4 : (classes + 7) / 8 * 8; }
 
-extern const Loops x86_64_v2, x86_64_v3, x86_64_v4, generic;
+extern const Loops x86_64_v2, x86_64_v3, x86_64_v4, generic;  // generic: whatever the compiler assumes by default
 
 }  // namespace permutohedral

@@ -79,6 +79,8 @@ class MakeActivationMaps(PerImageStage):
     """CAMs of the classes a photograph is tagged with: ``.npz`` with ``class_ids``, float16 ``maps`` and ``size``."""
 
     name = "cams"
+    version = 2
+    on_device = True
     suffix = ".npz"
     reads = frozenset({"images", "tags"})
     settings: ActivationMapSettings

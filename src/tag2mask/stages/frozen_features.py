@@ -35,6 +35,8 @@ class FrozenFeatures(PerImageStage):
     """float16 ``.safetensors`` with ``features`` (2, channels, h, w): of the photograph and of its mirror image."""
 
     name = "frozen_features"
+    version = 2
+    on_device = True
     suffix = ".safetensors"
     reads = frozenset({"images"})
     settings: FrozenFeatureSettings

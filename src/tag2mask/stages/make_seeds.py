@@ -46,7 +46,6 @@ class MakeSeeds(LabelStage):
 
     name = "seeds"
     reads = frozenset({"tags"})
-    parallel = True
     settings: SeedSettings
 
     def __init__(self, cams: MakeActivationMaps, settings: SeedSettings) -> None:
@@ -106,7 +105,6 @@ class RefineSeeds(LabelStage):
 
     name = "refined_labels"
     reads = frozenset({"images", "tags"})
-    parallel = True
     settings: RefinementSettings
 
     def __init__(self, cams: MakeActivationMaps, seeds: MakeSeeds, settings: RefinementSettings) -> None:

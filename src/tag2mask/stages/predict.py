@@ -79,6 +79,8 @@ class Predict(LabelStage):
     """Masks of a split. It reads photographs and nothing else: tags never restrict what is scored."""
 
     name = "predictions"
+    version = 2
+    on_device = True
     reads = frozenset({"images"})
     settings: PredictionSettings
 
@@ -101,7 +103,8 @@ class Predict(LabelStage):
         backbone = self.segmenter.settings.backbone
         seconds = seconds_per_image(backbone, self.settings.inference, env, output_stride=backbone.output_stride)
         if self.settings.use_crf:
-            seconds += self.settings.crf.seconds(env, classes=len(env.dataset.classes) + 1)
+            crf = self.settings.crf.seconds(env, classes=len(env.dataset.classes) + 1)
+            seconds += crf / self.at_a_time(env)
         count = len(self.samples(env))
         return Estimate(seconds * count, 3e3 * count)
 

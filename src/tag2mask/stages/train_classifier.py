@@ -71,6 +71,7 @@ class TrainClassifier(TrainingStage):
     """Trains the classifier on the tags of the training photographs."""
 
     name = "classifier"
+    version = 2
     reads = frozenset({"images", "tags"})
     settings: ClassifierSettings
 
@@ -156,6 +157,7 @@ class ScoreClassifier(ReduceStage):
     """Average precision of the classifier on a split; the only use of val tags."""
 
     name = "classifier_scores"
+    version = 2
     reads = frozenset({"images", "tags"})
     settings: ScaleSettings
 

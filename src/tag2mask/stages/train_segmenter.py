@@ -104,6 +104,7 @@ class TrainSegmenter(TrainingStage):
     """Trains a segmentation network on the labels another stage made."""
 
     name = "segmenter"
+    version = 2
     reads = frozenset({"images"})
     settings: SegmenterSettings
 

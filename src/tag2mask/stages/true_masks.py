@@ -20,7 +20,6 @@ class TrueMasks(LabelStage):
 
     name = "true_masks"
     reads = frozenset({"masks"})
-    parallel = True
 
     def __init__(self) -> None:
         super().__init__(TrueMaskSettings(), "train")
