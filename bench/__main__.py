@@ -24,6 +24,7 @@ from bench.harness import (
     write_rows,
     write_section,
 )
+from tag2mask.processors import cpu_count
 
 BENCHMARKS = (
     "dense_crf",
@@ -74,9 +75,14 @@ def publish(name: str, threads: list[int], repeats: int) -> None:
 
 
 def main() -> None:
+    processors = cpu_count()
     parser = argparse.ArgumentParser(prog="python -m bench", description="Timings beside the libraries in use today.")
     parser.add_argument("names", nargs="*", help=f"which (default: all): {', '.join(BENCHMARKS)}")
-    parser.add_argument("--threads", type=int, nargs="+", default=[1, 2], help="numbers of threads (default: 1 2)")
+    threads = [count for count in NUMBERS if count <= processors]
+    default = " ".join(map(str, threads))
+    parser.add_argument(
+        "--threads", type=int, nargs="+", default=threads, help=f"numbers of threads (default: {default})"
+    )
     parser.add_argument("--repeats", type=int, default=9, help=f"timed calls (default: 9, at least {LEAST_REPEATS})")
     parser.add_argument("--keep", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -85,6 +91,9 @@ def main() -> None:
         parser.error(f"no benchmark {unknown[0]!r}; choices: {', '.join(BENCHMARKS)}")
     if arguments.repeats < LEAST_REPEATS:
         parser.error(f"--repeats must be {LEAST_REPEATS} or more: the median of fewer says little")
+    for count in arguments.threads:
+        if not 1 <= count <= processors:
+            parser.error(f"--threads must be between 1 and {processors}, the processors there are, not {count}")
     if arguments.keep:
         measure(arguments.names[0], Setting(arguments.threads[0], arguments.repeats), arguments.keep)
         return

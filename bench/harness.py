@@ -94,15 +94,16 @@ def side_by_side(case: str, ours: Contender, peers: Sequence[Contender], setting
 
 
 def milliseconds(seconds: Sequence[float]) -> str:
-    """Median and range of times in seconds, as text in milliseconds with three significant digits."""
+    """Median and range of times in seconds, as text in milliseconds, each as `three_digits` rounds it."""
     return "{} ({} to {})".format(
         *(three_digits(1e3 * value) for value in (statistics.median(seconds), min(seconds), max(seconds)))
     )
 
 
 def three_digits(value: float) -> str:
-    """A number with three significant digits and no exponent."""
-    decimals = max(0, 2 - int(np.floor(np.log10(value)))) if value > 0 else 0
+    """A number of 0 or more, rounded to three significant digits, from 1,000 on to whole ones; no exponent."""
+    # Rounding comes first: it can bring a number to the next power of ten.
+    decimals = max(0, 2 - int(f"{value:.2e}".partition("e")[2])) if value > 0 else 0
     return f"{value:,.{decimals}f}"
 
 

@@ -18,7 +18,7 @@ from tag2mask.data.records import is_photograph, tag_ids
 from tag2mask.engine.environment import Environment, Runtime, SplitName
 from tag2mask.engine.plan import Plan, StageForecast, forecast, run_plan
 from tag2mask.engine.progress import Reporter
-from tag2mask.engine.stage import Stage
+from tag2mask.engine.stage import Stage, map_in_order
 from tag2mask.engine.workspace import Workspace
 from tag2mask.errors import DataError, SettingsError, WeightsError
 from tag2mask.evaluation.segmentation import SegmentationScores, evaluate_folders
@@ -300,25 +300,29 @@ def predict(
         photographs = [photographs]
     names = find_photographs([Path(path) for path in photographs], out=Path(out))
     known = _known_tags(Path(tags), header.classes) if tags else None
+
+    def make(named: tuple[str, Path]) -> tuple[Predicted, tuple[int, ...]]:
+        name, path = named
+        class_ids = None if known is None else known(path, name)
+        image = read_image(path)
+        mask = predict_mask(network, torch.from_numpy(image).permute(2, 0, 1), settings, runtime, class_ids=class_ids)
+        mask_path, overlay_path = Path(out) / "masks" / f"{name}.png", Path(out) / "overlays" / f"{name}.jpg"
+        write_bytes(mask_path, encode_mask(mask))
+        overlay_path.parent.mkdir(parents=True, exist_ok=True)
+        with atomic_path(overlay_path) as aside:
+            Image.fromarray(overlay(image, mask)).save(aside, format="JPEG", quality=90)
+        return Predicted(path, mask_path, overlay_path), image.shape[:2]
+
     written = []
     reporter = Reporter(quiet=quiet)
     with reporter.task("predict", len(names)) as task:
-        for name, path in names.items():
-            class_ids = None if known is None else known(path, name)
-            image = read_image(path)
-            tensor = torch.from_numpy(image).permute(2, 0, 1)
-            if image.shape[0] * image.shape[1] > settings.inference.max_pixels:
+        for predicted, (height, width) in map_in_order(make, names.items(), runtime.on_device_at_a_time):
+            if height * width > settings.inference.max_pixels:
                 reporter.say(
-                    f"{path}: {image.shape[1]}x{image.shape[0]} is segmented at {settings.inference.max_pixels} pixels "
+                    f"{predicted.photograph}: {width}x{height} was segmented at {settings.inference.max_pixels} pixels "
                     "and the result upsampled"
                 )
-            mask = predict_mask(network, tensor, settings, runtime, class_ids=class_ids)
-            mask_path, overlay_path = Path(out) / "masks" / f"{name}.png", Path(out) / "overlays" / f"{name}.jpg"
-            write_bytes(mask_path, encode_mask(mask))
-            overlay_path.parent.mkdir(parents=True, exist_ok=True)
-            with atomic_path(overlay_path) as aside:
-                Image.fromarray(overlay(image, mask)).save(aside, format="JPEG", quality=90)
-            written.append(Predicted(path, mask_path, overlay_path))
+            written.append(predicted)
             task.advance()
     return written
 

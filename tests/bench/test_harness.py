@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from bench import harness
-from bench.__main__ import BENCHMARKS
+from bench.__main__ import BENCHMARKS, main
 from bench.harness import Contender, Row, Setting, side_by_side
 
 
@@ -50,7 +50,19 @@ def test_agreement() -> None:
 
 
 @pytest.mark.parametrize(
-    ("value", "text"), [(0, "0"), (0.001234, "0.00123"), (1.234, "1.23"), (99.94, "99.9"), (1234.5, "1,234")]
+    ("value", "text"),
+    [
+        (0, "0"),
+        (0.001, "0.00100"),
+        (0.001234, "0.00123"),
+        (0.9996, "1.00"),
+        (1.234, "1.23"),
+        (9.996, "10.0"),
+        (99.94, "99.9"),
+        (99.96, "100"),
+        (999.6, "1,000"),
+        (1234.5, "1,234"),
+    ],
 )
 def test_three_digits(value: float, text: str) -> None:
     assert harness.three_digits(value) == text
@@ -86,6 +98,35 @@ def test_photographs(size: tuple[int, int] | None, at_hand: bool, monkeypatch: p
     assert not np.array_equal(photos[0], photos[1])
     if size:
         assert {photo.shape[:2] for photo in photos} == {size}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--threads", "0"], "--threads must be between 1 and 2, the processors there are, not 0"),
+        (["--threads", "1", "3"], "--threads must be between 1 and 2, the processors there are, not 3"),
+        (["--repeats", "6"], "--repeats must be 7 or more"),
+        (["crf"], "no benchmark 'crf'; choices: dense_crf, superpixels"),
+    ],
+)
+def test_impossible_arguments(
+    arguments: list[str], message: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("bench.__main__.cpu_count", lambda: 2)
+    monkeypatch.setattr("sys.argv", ["bench", *arguments])
+    with pytest.raises(SystemExit, match="2"):
+        main()
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("processors", "threads"), [(1, [1]), (2, [1, 2]), (8, [1, 2])])
+def test_numbers_of_threads_by_default(processors: int, threads: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
+    published: list[tuple[str, list[int], int]] = []
+    monkeypatch.setattr("bench.__main__.cpu_count", lambda: processors)
+    monkeypatch.setattr("bench.__main__.publish", lambda *arguments: published.append(arguments))
+    monkeypatch.setattr("sys.argv", ["bench", "superpixels"])
+    main()
+    assert published == [("superpixels", threads, 9)]
 
 
 @pytest.mark.parametrize("name", BENCHMARKS)

@@ -26,10 +26,13 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_a_folder_gives_what_the_run_gave(home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("threads", ["1", "3"])
+def test_a_folder_gives_what_the_run_gave(
+    home: Path, tmp_path: Path, threads: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     photographs = home / "data" / "JPEGImages"
-    arguments = ["predict", str(home / "model.safetensors"), str(photographs), "--out", str(tmp_path), "--threads", "1"]
-    assert main(arguments) == 0
+    arguments = ["predict", str(home / "model.safetensors"), str(photographs), "--out", str(tmp_path)]
+    assert main([*arguments, "--threads", threads]) == 0
     assert "9 masks" in capsys.readouterr().out
     for path in (home / "ws" / "stages").glob("predictions-*/items/*.png"):
         assert (tmp_path / "masks" / path.name).read_bytes() == path.read_bytes()
@@ -62,7 +65,7 @@ def test_photographs_of_any_size(home: Path, tmp_path: Path, capsys: pytest.Capt
     for name, size in (("dot", (1, 1)), ("line", (200, 1)), ("large", (2400, 1800))):
         Image.new("RGB", size, (220, 60, 40)).save(tmp_path / f"{name}.png")
     written = tag2mask.predict(home / "model.safetensors", tmp_path, tmp_path / "out")
-    assert "large.png: 2400x1800 is segmented at 2000000 pixels" in capsys.readouterr().err
+    assert "large.png: 2400x1800 was segmented at 2000000 pixels" in capsys.readouterr().err
     for item in written:
         width, height = Image.open(item.photograph).size
         assert read_mask(item.mask).shape == (height, width)

@@ -170,7 +170,7 @@ def test_wrong_inputs(superpixels: npt.NDArray[Any], truth: npt.NDArray[Any], me
         score_superpixels(superpixels, truth)
 
 
-@pytest.mark.parametrize("tolerance", [0, -1.0, math.nan])
+@pytest.mark.parametrize("tolerance", [0, -1.0, math.nan, math.inf])
 def test_impossible_tolerance(tolerance: float) -> None:
-    with pytest.raises(SettingsError, match="tolerance must be above 0, not"):
+    with pytest.raises(SettingsError, match="tolerance must be above 0 and finite, not"):
         score_superpixels([[0]], [[0]], tolerance=tolerance)

@@ -2,6 +2,8 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from threading import Event, Thread
+from typing import Any
 
 import numpy as np
 import pytest
@@ -212,6 +214,36 @@ def test_float32_under_autocast_and_lower_precision() -> None:
         with superpixel._float32_products(torch.device("cuda")):
             assert torch.backends.cuda.matmul.fp32_precision == "ieee"
         assert torch.backends.cuda.matmul.allow_tf32
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_precision_beside_other_threads(device: str) -> None:
+    """One thread leaves while another, which came later, still computes."""
+    backend: Any = torch.backends.cuda if device == "cuda" else torch.backends.mkldnn
+    products = backend.matmul
+    second_is_inside, first_is_outside = Event(), Event()
+    seen: list[str] = []
+
+    def second() -> None:
+        with superpixel._float32_products(torch.device(device)):
+            second_is_inside.set()
+            first_is_outside.wait(60)
+            seen.append(products.fp32_precision)
+
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("medium")
+    try:
+        lowered = products.fp32_precision
+        thread = Thread(target=second)
+        with superpixel._float32_products(torch.device(device)):
+            thread.start()
+            assert second_is_inside.wait(60)
+        first_is_outside.set()
+        thread.join()
+        assert seen == ["ieee"] != [lowered]
+        assert products.fp32_precision == lowered
     finally:
         torch.set_float32_matmul_precision(before)
 

@@ -489,6 +489,8 @@ def test_strange_seeds_are_named(label: int) -> None:
         ({"seeds": torch.zeros((1, 4, 3), dtype=torch.int64)}, r"seeds must be integers of shape \(1, 3, 4\)"),
         ({"seeds": torch.zeros((1, 3, 4))}, "seeds must be integers"),
         ({"seeds": torch.zeros((1, 3, 4), dtype=torch.bool)}, "seeds must be integers"),
+        ({"seeds": torch.zeros((1, 3, 4), dtype=torch.complex64)}, "seeds must be integers .* not torch.complex64"),
+        ({"seeds": torch.zeros((1, 3, 4), dtype=torch.uint64)}, "seeds must be integers .* not torch.uint64"),
         ({"seeds": torch.zeros((1, 3, 4), dtype=torch.int8)}, "cannot hold 255"),
         ({"seeds": torch.zeros((1, 3, 4), dtype=torch.int64, device="meta")}, "seeds is on meta"),
         ({"present": torch.ones((1, 3), dtype=torch.bool)}, r"present must be bool of shape \(1, 2\)"),
@@ -588,6 +590,14 @@ def test_superpixels_of_any_type(grow: Grow, kind: torch.dtype) -> None:
     assert not halves.requires_grad
 
 
+@pytest.mark.parametrize("kind", [torch.uint16, torch.uint32])
+def test_superpixels_of_types_torch_does_not_compute_with(kind: torch.dtype) -> None:
+    seeds, probabilities, present = many()
+    superpixels = (torch.arange(seeds.numel()) // 7 % 50).view_as(seeds)
+    expected = grow_superpixels(seeds, probabilities, superpixels, present)
+    assert torch.equal(grow_superpixels(seeds, probabilities, superpixels.to(kind), present), expected)
+
+
 @SUPERPIXEL_PATHS
 def test_not_a_number_keeps_a_class_out_of_a_superpixel(grow: Grow) -> None:
     seeds = torch.full((1, 1, 4), UNLABELLED)
@@ -604,10 +614,33 @@ def test_superpixels_outside_of_the_count() -> None:
         grow_superpixels(seeds, probabilities, superpixels, everything(2), superpixel_count=2)
     grown = superpixels_by_torch(seeds, probabilities, superpixels, everything(2), superpixel_count=2)
     assert grown.flatten().tolist() == [1, 1, 255, 255]
-    with pytest.raises(SettingsError, match="superpixel_count must be 1 or more, not 0"):
+    with pytest.raises(SettingsError, match="superpixel_count must be between 1 and 16777216, not 0"):
         grow_superpixels(seeds, probabilities, superpixels, everything(2), superpixel_count=0)
     with pytest.raises(DataError, match="superpixels must be integers"):
         grow_superpixels(seeds, probabilities, superpixels.float(), everything(2))
+
+
+@pytest.mark.parametrize("kind", [torch.int32, torch.int64])
+def test_absurd_numbers_of_superpixels(kind: torch.dtype) -> None:
+    seeds = torch.full((1, 1, 4), UNLABELLED)
+    superpixels = torch.zeros_like(seeds, dtype=kind)
+    probabilities = torch.tensor([0.0, 1.0]).view(1, 2, 1, 1).expand(-1, -1, 1, 4)
+    for count in (2**24 + 1, 2**31, 2**33, 2**60, 2**64):
+        with pytest.raises(SettingsError, match=f"^superpixel_count must be between 1 and 16777216, not {count}$"):
+            grow_superpixels(seeds, probabilities, superpixels, everything(2), superpixel_count=count)
+    for highest in (2**24, torch.iinfo(kind).max):
+        superpixels[0, 0, 2] = highest
+        with pytest.raises(DataError, match=f"^superpixels hold id {highest}; ids below 16777216 are possible$"):
+            grow_superpixels(seeds, probabilities, superpixels, everything(2))
+
+
+def test_the_largest_number_of_superpixels(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(region_growing, "MAX_SUPERPIXELS", 5)
+    seeds = torch.full((1, 1, 4), UNLABELLED)
+    probabilities = torch.tensor([0.0, 1.0]).view(1, 2, 1, 1).expand(-1, -1, 1, 4)
+    for count in (None, 5):
+        grown = grow_superpixels(seeds, probabilities, torch.full_like(seeds, 4), everything(2), superpixel_count=count)
+        assert (grown == 1).all()
 
 
 def test_a_map_without_superpixels_keeps_its_seeds() -> None:

@@ -86,6 +86,15 @@ class Runtime:
         """The device as torch knows it; call it on resolved settings."""
         return torch.device(self.device)
 
+    @property
+    def on_device_at_a_time(self) -> int:
+        """Photographs that a network works on at a time, each in a thread of its own; call it on resolved settings.
+
+        A GPU is given two, so that it computes one while another is read; more would take more of its memory and make
+        it no faster.
+        """
+        return min(self.threads, 2) if self.torch_device.type == "cuda" else self.threads
+
     def apply(self) -> None:
         """Sets torch's threads, and float32 to mean float32: a GPU would otherwise round factors to ten bits (TF32)."""
         torch.set_num_threads(self.threads)

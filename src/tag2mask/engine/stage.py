@@ -28,8 +28,6 @@ from tag2mask.settings import canonical
 T = TypeVar("T")
 R = TypeVar("R")
 
-_ON_A_GPU = 2
-
 
 @dataclass(frozen=True)
 class Estimate:
@@ -172,8 +170,7 @@ class PerImageStage(Stage):
     image coding spend their time outside the interpreter's lock, and threads that share a photograph would wait for
     each other at every layer. Hence a result does not depend on how many are worked on at a time.
 
-    `on_device` stages run a network on the environment's device. A GPU is given two photographs at a time, so that it
-    computes one while another is read; more would take more of its memory and make it no faster.
+    `on_device` stages run a network on the environment's device.
     """
 
     suffix: ClassVar[str]
@@ -211,8 +208,7 @@ class PerImageStage(Stage):
 
     def at_a_time(self, env: Environment) -> int:
         """Number of photographs that are worked on at the same time."""
-        threads = env.runtime.threads
-        return min(threads, _ON_A_GPU) if self.on_device and env.runtime.torch_device.type == "cuda" else threads
+        return env.runtime.on_device_at_a_time if self.on_device else env.runtime.threads
 
 
 def map_threads(function: Callable[[T], None], items: list[T], threads: int, done: Callable[[T], None]) -> None:

@@ -62,12 +62,13 @@ def score_superpixels(
     Args:
         superpixels: their numbers, integers from 0, of shape (H, W); in any order, with gaps, connected or not.
         truth: class ids of the same shape, 255 where unknown.
-        tolerance: boundaries closer than this many pixels are near each other, strictly; above 0.
+        tolerance: boundaries closer than this many pixels are near each other, strictly; above 0,
+            finite.
         unlabelled_borders: whether a labelled pixel beside an unlabelled one is boundary of the truth.
 
     Raises:
         DataError: other shapes, types or values.
-        SettingsError: a tolerance that is not above 0.
+        SettingsError: a tolerance that is not above 0 or not finite.
 
     Example:
         >>> scores = score_superpixels([[0, 0, 1, 1]], [[0, 0, 0, 1]])
@@ -140,8 +141,8 @@ def _check(parts: npt.NDArray[Any], true: npt.NDArray[Any], tolerance: float) ->
             raise DataError(f"{what} must be integers, not {values.dtype}")
         if values.size and (values.min() < 0 or (highest is not None and values.max() > highest)):
             raise DataError(f"{what} must be 0 or more{f' and at most {highest}' if highest else ''}")
-    if not tolerance > 0:
-        raise SettingsError(f"tolerance must be above 0, not {tolerance}")
+    if not 0 < tolerance < math.inf:
+        raise SettingsError(f"tolerance must be above 0 and finite, not {tolerance}")
 
 
 def _overlaps(parts: npt.NDArray[Any], true: npt.NDArray[np.uint8]) -> tuple[npt.NDArray[np.int64], int]:

@@ -19,10 +19,10 @@
 #include <cstdint>
 #include <cstring>
 #include <limits>
-#include <memory>
-#include <new>
 #include <stdexcept>
 #include <vector>
+
+#include "../kernels.hpp"
 
 namespace nb = nanobind;
 
@@ -35,7 +35,6 @@ namespace nb = nanobind;
 #ifndef MULTIVERSIONED
 #define MULTIVERSIONED
 #endif
-#define INLINED __attribute__((always_inline)) inline
 
 namespace {
 
@@ -49,41 +48,16 @@ typedef std::uint32_t Words __attribute__((vector_size(4 * kLanes)));
 // A degree no remaining pixel can have; what is still subtracted from it, or added, leaves it far above all others.
 constexpr std::int32_t kRemoved = 1 << 30;
 
-// Zeros, aligned for whole vectors, which std::allocator does not see to for such types.
-template <typename T>
-class Zeros {
- public:
-  explicit Zeros(std::size_t size)
-      : data_(static_cast<T*>(::operator new(size * sizeof(T), std::align_val_t{kAlignment}))) {
-    std::memset(static_cast<void*>(data_.get()), 0, size * sizeof(T));
-  }
-  T* data() const { return data_.get(); }
-  T& operator[](std::size_t index) const { return data_.get()[index]; }
-
- private:
-  static constexpr std::size_t kAlignment = 64;
-  struct Free {
-    void operator()(T* data) const { ::operator delete(data, std::align_val_t{kAlignment}); }
-  };
-  std::unique_ptr<T, Free> data_;
-};
-
-INLINED Vec load(const float* from) {
-  Vec x;
-  std::memcpy(&x, from, sizeof x);
-  return x;
-}
-
 // Signs of 256 neighbouring columns and whether they exceed the threshold, as bits.
 INLINED void pack_group(const float* row, float threshold, Words* positive, Words* similar) {
-  IntVec above_zero{}, above_threshold{};
+  Words above_zero{}, above_threshold{};  // unsigned: the last bit is where an int has its sign
   for (std::size_t k = kBits; k-- > 0;) {
-    const Vec x = load(row + kLanes * k);
-    above_zero = above_zero + above_zero - (IntVec)(x > 0.0f);
-    above_threshold = above_threshold + above_threshold - (IntVec)(x > threshold);
+    const Vec x = load<Vec>(row + kLanes * k);
+    above_zero = above_zero + above_zero - (Words)(x > 0.0f);
+    above_threshold = above_threshold + above_threshold - (Words)(x > threshold);
   }
-  *positive = (Words)above_zero;
-  *similar = (Words)above_threshold;
+  *positive = above_zero;
+  *similar = above_threshold;
 }
 
 // Rows first, first + 1 ... of the upper triangle. block: the rows' similarities to columns first .. pixels - 1.

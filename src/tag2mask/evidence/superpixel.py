@@ -7,6 +7,7 @@ self-attention layer, one vector per patch.
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from threading import Lock
 from typing import Any
 
 import torch
@@ -18,6 +19,10 @@ from tag2mask.evidence._superpixel import SimilarityBits
 _BLOCK_ROWS = 128  # rows of one product on a CPU: few enough to stay in the cache until they are bits
 _ROUNDS_PER_CHECK = 16  # rounds on an accelerator between two questions whether pixels remain
 
+# The switches of precision belong to the whole process: the first thread that needs one sets it, the last restores it.
+_SWITCHES = Lock()
+_HELD: dict[str, tuple[int, str]] = {}  # by switch: how many need it now, and what it was before
+
 
 @torch.no_grad()
 def discover_superpixels(features: Tensor, threshold: float, *, highest_first: bool = False) -> Tensor:
@@ -28,7 +33,8 @@ def discover_superpixels(features: Tensor, threshold: float, *, highest_first: b
     index among equals; the remaining pixels whose similarity to the seed exceeds the threshold are the next superpixel.
     Superpixels need not be connected and their number follows from the image.
 
-    Similarities are float32 whatever the type of the features, under autocast and with TF32 allowed too. A pixel always
+    Similarities are float32 whatever the type of the features, under autocast and with TF32 allowed too; while calls
+    run, in any threads, torch's switch of precision for the device is at full precision. A pixel always
     counts as similar to itself, a zero vector to nothing else. On a CPU the similarity of p < q is entry (p, q) of a
     product of row blocks and holds both ways; nothing of size (N, N) but two matrices of bits is kept, N² / 4 bytes.
     Elsewhere the whole product is used, 9 N² bytes and more per image, all images of a batch go in step and the host
@@ -81,21 +87,31 @@ def discover_superpixels(features: Tensor, threshold: float, *, highest_first: b
 @contextmanager
 def _float32_products(device: torch.device) -> Iterator[None]:
     """Matrix products of float32 in float32 on this device, whatever autocast and switches of precision say."""
-    products: Any = getattr(torch.backends.cuda if device.type == "cuda" else torch.backends.mkldnn, "matmul", None)
+    backend = "cuda" if device.type == "cuda" else "mkldnn"
+    products: Any = getattr(getattr(torch.backends, backend), "matmul", None)
     per_device = hasattr(products, "fp32_precision")  # a switch that torch has from 2.9 on
-    previous = products.fp32_precision if per_device else torch.get_float32_matmul_precision()
-    if per_device:
-        products.fp32_precision = "ieee"
-    else:
-        torch.set_float32_matmul_precision("highest")
+    switch = backend if per_device else "all"
+    with _SWITCHES:
+        users, previous = _HELD.get(switch, (0, ""))
+        if users == 0:
+            previous = products.fp32_precision if per_device else torch.get_float32_matmul_precision()
+            if per_device:
+                products.fp32_precision = "ieee"
+            else:
+                torch.set_float32_matmul_precision("highest")
+        _HELD[switch] = users + 1, previous
     try:
         with torch.autocast(device.type, enabled=False):
             yield
     finally:
-        if per_device:
-            products.fp32_precision = previous
-        else:
-            torch.set_float32_matmul_precision(previous)
+        with _SWITCHES:
+            users, previous = _HELD.pop(switch)
+            if users > 1:
+                _HELD[switch] = users - 1, previous
+            elif per_device:
+                products.fp32_precision = previous
+            else:
+                torch.set_float32_matmul_precision(previous)
 
 
 def _normalised(features: Tensor) -> Tensor:

@@ -20,10 +20,10 @@
 #include <cstdint>
 #include <cstdlib>
 #include <cstring>
-#include <memory>
-#include <new>
 #include <stdexcept>
 #include <vector>
+
+#include "../kernels.hpp"
 
 namespace nb = nanobind;
 
@@ -32,7 +32,6 @@ namespace nb = nanobind;
 #if defined(__x86_64__) && defined(__GNUC__)
 #define WITH_AVX
 #endif
-#define INLINED __attribute__((always_inline)) inline
 
 namespace {
 
@@ -45,39 +44,16 @@ typedef float Eight __attribute__((vector_size(32)));
 typedef float Sixteen __attribute__((vector_size(64)));
 
 template <class Vec>
-INLINED Vec load(const float* p) {
-  Vec v;
-  std::memcpy(&v, p, sizeof v);
-  return v;
-}
-
-template <class Vec>
 INLINED void store(float* p, Vec v) {
   std::memcpy(p, &v, sizeof v);
 }
-
-// Zeros, aligned for whole vectors.
-class Floats {
- public:
-  explicit Floats(std::size_t size)
-      : data_(static_cast<float*>(::operator new(size * sizeof(float), std::align_val_t{64}))) {
-    std::fill_n(data_.get(), size, 0.0f);
-  }
-  float* data() const { return data_.get(); }
-
- private:
-  struct Free {
-    void operator()(float* p) const { ::operator delete(p, std::align_val_t{64}); }
-  };
-  std::unique_ptr<float, Free> data_;
-};
 
 // T - I: for each chunk of pixels, for each neighbour, the chunk's entries.
 struct Transitions {
   std::size_t chunks;
   std::vector<std::ptrdiff_t> shifts;  // where the neighbours are; the pixel itself comes first
   std::size_t reach;                   // the largest shift
-  Floats entries;
+  Zeros<float> entries;
 };
 
 // One term of the recurrence: next = scale * T current - keep * next, total += coefficient * next.
@@ -206,7 +182,7 @@ Transitions transitions_of(const Planes& weights, const std::int32_t* offsets) {
   const std::ptrdiff_t height = weights.shape(1), width = weights.shape(2), pixels = height * width;
   const std::size_t pairs = weights.shape(0), taps = 2 * pairs + 1;
   const std::size_t chunks = (pixels + kLanes - 1) / kLanes;
-  Transitions transitions{chunks, {0}, 0, Floats(chunks * taps * kLanes)};
+  Transitions transitions{chunks, {0}, 0, Zeros<float>(chunks * taps * kLanes)};
   for (std::size_t pair = 0; pair < pairs; ++pair) {
     const std::ptrdiff_t shift = offsets[2 * pair] * width + offsets[2 * pair + 1];
     transitions.shifts.insert(transitions.shifts.end(), {shift, -shift});
@@ -214,7 +190,7 @@ Transitions transitions_of(const Planes& weights, const std::int32_t* offsets) {
   }
 
   std::vector<double> sums(chunks * kLanes, 1.0);
-  Floats padded(transitions.reach + chunks * kLanes + transitions.reach);
+  Zeros<float> padded(transitions.reach + chunks * kLanes + transitions.reach);
   float* plane = padded.data() + transitions.reach;
   for (std::size_t pair = 0; pair < pairs; ++pair) {
     const std::ptrdiff_t dy = offsets[2 * pair], dx = offsets[2 * pair + 1], shift = transitions.shifts[2 * pair + 1];
@@ -258,7 +234,7 @@ void walk(Planes maps, Planes weights, Offsets offsets, Coefficients coefficient
   const std::size_t margin = (transitions.reach + kLanes - 1) / kLanes * kLanes;
   const std::size_t plane = transitions.chunks * kLanes + margin;  // the margin after a map is the next one's before it
   const std::size_t size = count * plane + margin;
-  Floats current(size), next(size), total(size);
+  Zeros<float> current(size), next(size), total(size);
   float *z = current.data() + margin, *other = next.data() + margin, *sum = total.data() + margin;
   for (std::size_t map = 0; map < count; ++map) {
     const float* from = maps.data() + map * pixels;

@@ -20,13 +20,14 @@
 #include <string>
 #include <vector>
 
+#include "../kernels.hpp"
+
 namespace nb = nanobind;
 
 // One wheel for all x86-64 machines: the hot loop exists for SSE2 and for AVX2, the processor decides.
 #if defined(__x86_64__)
 #define HAS_AVX2_COPY
 #endif
-#define INLINED __attribute__((always_inline)) inline
 
 static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "the first byte of a word is its lowest");
 
@@ -45,13 +46,6 @@ constexpr std::size_t kChunk = 32 * kGroup;  // pixels whose classes are found b
 constexpr std::uint8_t kBackground = 0;
 constexpr std::uint8_t kUnlabelled = 255;
 constexpr float kLowest = -std::numeric_limits<float>::infinity();
-
-template <typename T>
-INLINED T load(const void* from) {
-  T value;
-  std::memcpy(&value, from, sizeof(T));
-  return value;
-}
 
 template <typename Vector, typename Mask>
 INLINED Vector either(Mask mask, Vector yes, Vector no) {

@@ -21,6 +21,12 @@ from tag2mask.refine import _region_growing
 LEAST_PIXELS = 100_000
 """A thread is worth its start, about a tenth of a millisecond, for no fewer pixels than these."""
 
+MAX_SUPERPIXELS = 2**24
+"""What `superpixel_count` may be at most: an id for every pixel of a map of 4096x4096."""
+
+_INTEGERS = (torch.uint8, torch.int8, torch.uint16, torch.int16, torch.uint32, torch.int32, torch.int64)
+"""Types of ids: all that fit into int64, the widest type torch computes with."""
+
 _LABELS = (torch.uint8, torch.int32, torch.int64)
 _SUPERPIXELS = (torch.int32, torch.int64)
 """Types the compiled kernel takes as they are."""
@@ -48,7 +54,8 @@ def grow_regions(
     probabilities.
 
     Args:
-        seeds: class ids, 255 where unlabelled; integers (B, H, W). On the CPU uint8, int32 and int64 are not copied.
+        seeds: class ids, 255 where unlabelled; integers (B, H, W), not uint64. On the CPU uint8, int32 and int64 are
+            not copied.
         probabilities: the segmenter's softmax, floats in [0, 1], shape (B, C, H, W), C at most 255; compared as
             float32. NaN is never sure. Gradients are not followed.
         present: which classes an image's tags name, bool (B, C). Background competes whatever stands there; an absent
@@ -105,12 +112,14 @@ def grow_superpixels(
     Args:
         seeds: as in `grow_regions`.
         probabilities: as in `grow_regions`. A class with a NaN in a superpixel does not compete for it.
-        superpixels: ids from 0 of each image's superpixels, integers (B, H, W); a pixel with a negative id belongs to
-            none and keeps its seed's label.
+        superpixels: ids from 0 of each image's superpixels, below 2^24; types as of `seeds`, (B, H, W). A pixel with a
+            negative id belongs to none and keeps its seed's label.
         present: as in `grow_regions`.
         background_threshold: what the mean probability of background must exceed.
         foreground_threshold: the same of every other class.
-        superpixel_count: number all ids lie below; None finds it, which on a CUDA device means waiting for it.
+        superpixel_count: number all ids lie below, at most 2^24; None finds it, which on a CUDA device means waiting
+            for it. Memory grows with it: 8 bytes for each superpixel and competing class of one image and thread on
+            the CPU, 4 for each superpixel, class and image elsewhere, beside what pixels take.
         threads: images grown at the same time on the CPU; the result does not depend on it.
 
     Returns:
@@ -119,18 +128,21 @@ def grow_superpixels(
         of another class's, may fall on either side.
 
     Raises:
-        DataError: shapes, types or devices are not as above; on the CPU also if a seed is neither a class nor 255, or
-            an id is `superpixel_count` or more. Elsewhere, pixels with such an id belong to no superpixel.
-        SettingsError: a threshold is not within 0 and 1, or `superpixel_count` or `threads` not positive.
+        DataError: shapes, types or devices are not as above, or without a `superpixel_count` an id is 2^24 or more; on
+            the CPU also if a seed is neither a class nor 255, or an id is `superpixel_count` or more. Elsewhere, pixels
+            with such an id belong to no superpixel.
+        SettingsError: a threshold is not within 0 and 1, `superpixel_count` not within 1 and 2^24, or `threads` not
+            positive.
     """
     thresholds = _checked_thresholds(background_threshold, foreground_threshold)
     _check_inputs(seeds, probabilities, present, threads)
     _check_map("superpixels", superpixels, seeds)
-    if superpixel_count is not None and superpixel_count < 1:
-        raise SettingsError(f"superpixel_count must be 1 or more, not {superpixel_count}")
+    if superpixel_count is not None and not 1 <= superpixel_count <= MAX_SUPERPIXELS:
+        raise SettingsError(f"superpixel_count must be between 1 and {MAX_SUPERPIXELS}, not {superpixel_count}")
     if seeds.numel() == 0:
         return seeds.clone()
-    count = superpixel_count or max(int(superpixels.max()) + 1, 1)
+    superpixels = _contiguous(superpixels, _SUPERPIXELS)
+    count = superpixel_count or _count_of(superpixels)
     if probabilities.device.type != "cpu":
         return _grow_superpixels_by_torch(seeds, probabilities, superpixels, present, count, *thresholds)
     own_seeds = _contiguous(seeds, _LABELS)
@@ -138,7 +150,7 @@ def grow_superpixels(
     arrays = (
         own_seeds,
         probabilities.detach().float().contiguous(),
-        _contiguous(superpixels, _SUPERPIXELS),
+        superpixels,
         present.contiguous(),
         labels,
     )
@@ -178,12 +190,20 @@ def _check_inputs(seeds: Tensor, probabilities: Tensor, present: Tensor, threads
 
 def _check_map(name: str, ids: Tensor, like: Tensor) -> None:
     """A map of integers of the shape and on the device of another."""
-    if ids.shape != like.shape or ids.is_floating_point() or ids.dtype == torch.bool:
+    if ids.shape != like.shape or ids.dtype not in _INTEGERS:
         raise DataError(
             f"{name} must be integers of shape {tuple(like.shape)}, not {ids.dtype} of shape {tuple(ids.shape)}"
         )
     if ids.device != like.device:
         raise DataError(f"{name} is on {ids.device}, probabilities on {like.device}")
+
+
+def _count_of(superpixels: Tensor) -> int:
+    """The least number all ids lie below, at least 1."""
+    highest = int(superpixels.max())
+    if highest >= MAX_SUPERPIXELS:
+        raise DataError(f"superpixels hold id {highest}; ids below {MAX_SUPERPIXELS} are possible")
+    return max(highest + 1, 1)
 
 
 def _contiguous(ids: Tensor, kinds: Sequence[torch.dtype]) -> Tensor:
