@@ -112,8 +112,8 @@ def mean_field(
     lattice is built and never during the updates. On the CPU the compiled kernel is far faster.
 
     Memory, measured on CPU tensors: about ``200 + 20 * classes`` bytes per pixel of all images together and
-    ``100 + 12 * classes`` bytes per lattice vertex, of which a photograph has 0.1 to 0.5 per pixel; while the lattice is
-    built, about 400 per pixel and 250 MB.
+    ``100 + 12 * classes`` bytes per lattice vertex, of which a photograph has 0.1 to 0.5 per pixel; while the lattice
+    is built, about 400 per pixel and 250 MB.
 
     Args:
         images: at least one; RGB photographs, uint8, each (H, W, 3); sizes may differ.
