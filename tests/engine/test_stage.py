@@ -1,3 +1,4 @@
+import contextlib
 import dataclasses
 import json
 import threading
@@ -219,3 +220,21 @@ def test_map_in_order_raises_an_error_in_its_place() -> None:
     assert [next(found) for _ in range(3)] == [0, 1, 2]
     with pytest.raises(ValueError, match="three"):
         next(found)
+
+
+def test_what_waits_is_not_begun_after_an_error() -> None:
+    for consume in (list, next):  # the error is the function's, or that of whoever uses the results
+        started = []
+
+        def function(item: int, started: list[int] = started) -> int:
+            started.append(item)
+            time.sleep(0.2 if item else 0.02)
+            if item == 0 and consume is list:
+                raise ValueError("zero")
+            return item
+
+        found = map_in_order(function, range(100), 2)
+        with contextlib.suppress(ValueError):
+            consume(found)
+        found.close()  # type: ignore[attr-defined]
+        assert len(started) <= 3

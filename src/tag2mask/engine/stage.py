@@ -41,7 +41,7 @@ class Stage(ABC):
     """A step of a method: typed settings, named inputs, one folder of output.
 
     Subclasses give `name`, `version` (raised whenever the code comes to other results) and `reads`, what they may know
-    of the photographs.
+    of the photographs. `on_device` stages run a network on photographs on the environment's device.
 
     Args:
         settings: the stage's own dataclass; part of the fingerprint.
@@ -52,6 +52,7 @@ class Stage(ABC):
     name: ClassVar[str]
     version: ClassVar[int] = 1
     reads: ClassVar[Reads]
+    on_device: ClassVar[bool] = False
 
     def __init__(self, settings: Any, split: SplitName, **inputs: "Stage") -> None:
         self.settings = settings
@@ -134,6 +135,10 @@ class Stage(ABC):
         if self.folder(env).is_dir():
             write_json(self.folder(env) / "timing.json", {"seconds": round(self.seconds(env) + seconds, 3)})
 
+    def at_a_time(self, env: Environment) -> int:
+        """Number of photographs, or blocks of them, that are worked on at the same time."""
+        return env.runtime.on_device_at_a_time if self.on_device else env.runtime.threads
+
     @abstractmethod
     def produce(self, env: Environment) -> None:
         """Makes what is missing of the artifact."""
@@ -169,12 +174,9 @@ class PerImageStage(Stage):
     As many photographs are worked on at a time as the settings allow threads, each on one thread: networks, the CRF and
     image coding spend their time outside the interpreter's lock, and threads that share a photograph would wait for
     each other at every layer. Hence a result does not depend on how many are worked on at a time.
-
-    `on_device` stages run a network on the environment's device.
     """
 
     suffix: ClassVar[str]
-    on_device: ClassVar[bool] = False
 
     @abstractmethod
     def open(self, env: Environment) -> Callable[[Sample], bytes]:
@@ -205,10 +207,6 @@ class PerImageStage(Stage):
 
         with env.reporter.task(f"{self.name} ({self.split})", len(samples), len(samples) - len(missing)) as task:
             map_threads(make, missing, self.at_a_time(env), lambda _: task.advance())
-
-    def at_a_time(self, env: Environment) -> int:
-        """Number of photographs that are worked on at the same time."""
-        return env.runtime.on_device_at_a_time if self.on_device else env.runtime.threads
 
 
 def map_threads(function: Callable[[T], None], items: list[T], threads: int, done: Callable[[T], None]) -> None:
@@ -261,7 +259,12 @@ def one_thread_each(threads: int) -> Iterator[ThreadPoolExecutor]:
     own = torch.get_num_threads()
     try:
         with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-            yield pool
+            try:
+                yield pool
+            except BaseException:
+                # An error, or whoever uses the results needs no more of them: what waits is not begun.
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise
     finally:
         # The number holds for the thread that sets it, but threads that are started later take it over.
         torch.set_num_threads(own)
@@ -287,7 +290,7 @@ class ReduceStage(Stage):
     number, and neither does the rounding of the sums.
     """
 
-    block: ClassVar[int] = 64
+    block: ClassVar[int] = 8
 
     @abstractmethod
     def open(self, env: Environment) -> Callable[[], Accumulator]:
@@ -309,7 +312,7 @@ class ReduceStage(Stage):
                 return part
 
             blocks = range(0, len(samples), self.block)
-            for part in map_in_order(accumulate, blocks, env.runtime.threads):
+            for part in map_in_order(accumulate, blocks, self.at_a_time(env)):
                 total.merge(part)
         write_json(self.folder(env) / "result.json", total.result())
 

@@ -50,6 +50,7 @@ class Segmenter(nn.Module):
     def __init__(self, backbone: Backbone, classes: int, head: HeadSettings) -> None:
         super().__init__()
         self.backbone = backbone
+        self.classes = classes
         if head.kind == "largefov":
             self.head: nn.Module = LargeFOV(
                 backbone.channels, classes, width=head.width, dilation=head.dilations[0], dropout=head.dropout

@@ -9,6 +9,7 @@ from tag2mask.data.images import image_size
 from tag2mask.engine.environment import Environment
 from tag2mask.engine.stage import one_thread_each
 from tag2mask.networks.inference import ScaleSettings, photograph_scales
+from tag2mask.processors import cpu_count
 from tag2mask.stages.backbone import BackboneSettings
 
 
@@ -38,4 +39,4 @@ def seconds_per_image(
 
     with one_thread_each(1) as alone:
         seconds = min(alone.submit(once).result() for _ in range(2))
-    return seconds / env.runtime.threads if device.type == "cpu" else seconds
+    return seconds / min(env.runtime.threads, cpu_count()) if device.type == "cpu" else seconds

@@ -158,6 +158,7 @@ class ScoreClassifier(ReduceStage):
 
     name = "classifier_scores"
     version = 2
+    on_device = True
     reads = frozenset({"images", "tags"})
     settings: ScaleSettings
 
