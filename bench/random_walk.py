@@ -1,7 +1,8 @@
 """Random walk: 256 steps on affinities of radius 5, beta 8, from affinities to float32 maps.
 Affinities of EfficientNet-Lite0's features (blocks.2) of photographs at stride 8: a 62x47 grid for 496x376 pixels. Maps
-are channels of the same features. Ours starts from the affinities; all peers are given the transition matrix, whose
-making is not timed, and dense squaring has denormal numbers flushed to zero, without which it is several times slower.
+are channels of the same features. Ours starts from the affinities, also by the path of other devices; all other peers
+are given the transition matrix, whose making is not timed, and dense squaring has denormal numbers flushed to zero,
+without which it is several times slower.
 Errors are against sparse products in float64. With two threads every contender walks on two photographs: those that use
 one thread side by side, the others one after the other, and dense squaring is left out.
 """
@@ -14,6 +15,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import numpy.typing as npt
@@ -24,7 +26,8 @@ from torch import Tensor
 from bench.harness import Contender, Photo, Row, Setting, largest_difference, photographs, side_by_side
 from tag2mask.evidence.affinity import pair_affinities, pair_offsets
 from tag2mask.networks.backbones import Backbone, create_backbone
-from tag2mask.refine.random_walk import _walked_by_gathering, power_coefficients, random_walk
+from tag2mask.refine import random_walk as module
+from tag2mask.refine.random_walk import power_coefficients, random_walk
 
 TITLE = "Random walk"
 PACKAGES = ("scipy", "torch", "numpy")
@@ -118,9 +121,9 @@ def ours(walk: Walk) -> npt.NDArray[Any]:
 
 
 def ours_by_gathering(walk: Walk) -> npt.NDArray[Any]:
-    """The path that other devices take."""
-    maps, weights = torch.from_numpy(walk.maps), torch.from_numpy(walk.affinities) ** BETA
-    return _walked_by_gathering(maps, weights, pair_offsets(RADIUS), power_coefficients(STEPS)).numpy()
+    """The path that other devices take, with all that goes before and after it."""
+    with mock.patch.object(module, "_walked_by_kernel", module._walked_by_gathering):
+        return ours(walk)
 
 
 def dense_squaring(walk: Walk) -> npt.NDArray[Any]:

@@ -1,6 +1,7 @@
 import dataclasses
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +10,22 @@ import torch
 from torch import Tensor, nn
 
 from tag2mask.data.samples import Sample
+from tag2mask.engine import training
+from tag2mask.engine.environment import Environment
 from tag2mask.engine.logs import read_log
 from tag2mask.engine.schedules import ScheduleSettings
 from tag2mask.engine.system import Batch, Losses, ParameterGroup, Position, System, total_loss
-from tag2mask.engine.training import TrainingSettings, epoch_batches, fit, make_optimizers, time_step, training_batches
+from tag2mask.engine.training import (
+    Trainer,
+    TrainingSettings,
+    TrainingStage,
+    epoch_batches,
+    fit,
+    make_optimizers,
+    time_example,
+    time_step,
+    training_batches,
+)
 from tag2mask.errors import DataError, SettingsError, WorkspaceError
 from tests.builders import shapes_environment
 
@@ -175,6 +188,75 @@ def test_a_step_can_be_timed(tmp_path: Path) -> None:
     env = shapes_environment(tmp_path, threads=1)
     example: dict[str, Tensor] = {"image": torch.zeros(3, 8, 8), "target": torch.tensor(1.0)}
     assert time_step(Regression(), example, SETTINGS, env.runtime) > 0
+
+
+def test_a_timed_step_is_a_training_step_that_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rates: list[float] = []
+
+    class Watched(Trainer):
+        def step(self, batch: Batch, position: Position, rate: float) -> Losses:
+            rates.append(rate)
+            return super().step(batch, position, rate)
+
+    monkeypatch.setattr(training, "Trainer", Watched)
+    env, system = shapes_environment(tmp_path, threads=1), Regression()
+    before = {name: value.clone() for name, value in system.state_dict().items()}
+    # at this rate a step would throw the second one out of float32's range
+    settings = dataclasses.replace(SETTINGS, optimizer="sgd", learning_rate=1e38, gradient_clip=0.0)
+    time_step(system, {"image": torch.ones(3, 8, 8), "target": torch.tensor(1.0)}, settings, env.runtime)
+    assert rates == [0, 0]
+    assert all(torch.equal(value, before[name]) for name, value in system.state_dict().items())
+
+
+def test_the_time_of_an_example_is_shared_by_the_threads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def slow(sample: Sample, epoch: int) -> dict[str, Any]:
+        time.sleep(0.02)
+        return example(sample, epoch)
+
+    monkeypatch.setattr(training, "cpu_count", lambda: 4)
+    env = shapes_environment(tmp_path, threads=1)
+    sample = env.samples("train", frozenset({"images"}))[0]
+    alone, shared = (
+        time_example(slow, sample, dataclasses.replace(env.runtime, threads=threads)) for threads in (1, 4)
+    )
+    assert alone >= 0.02
+    assert 0.005 <= shared < alone
+
+
+class Made(TrainingStage):
+    """A stage whose examples take a known time to make."""
+
+    name, reads = "made", frozenset({"images"})
+
+    def training(self) -> TrainingSettings:
+        return SETTINGS
+
+    def system(self, env: Environment) -> System:
+        return Regression()
+
+    def open(self, env: Environment) -> Callable[[Sample, int], dict[str, Any]]:
+        def slow(sample: Sample, epoch: int) -> dict[str, Any]:
+            time.sleep(0.5)
+            return example(sample, epoch)
+
+        return slow
+
+    def save(self, system: System, env: Environment, path: Path) -> None:
+        raise NotImplementedError
+
+    def example(self, env: Environment) -> dict[str, Tensor]:
+        return {"image": torch.zeros(3, 6, 6), "target": torch.tensor(0.0)}
+
+
+def test_an_estimate_counts_the_making_of_examples_where_steps_wait_for_it(tmp_path: Path) -> None:
+    # 3 epochs of 6 photographs at half a second; the steps themselves are next to nothing
+    in_place = Made(None, "train").estimate(shapes_environment(tmp_path, threads=1, workers=0)).seconds
+    beside = Made(None, "train").estimate(shapes_environment(tmp_path, threads=1, workers=1)).seconds
+    to_come = Made(None, "train", before=Made(None, "train"))
+    unknown = to_come.estimate(shapes_environment(tmp_path, threads=1, workers=0)).seconds
+    assert in_place >= 9
+    assert beside < 4
+    assert unknown < 4
 
 
 @pytest.mark.parametrize(

@@ -91,6 +91,12 @@ def test_half_precision_and_autocast_are_computed_in_float32() -> None:
     torch.testing.assert_close(affinities, pair_affinities(features.float(), 3))
 
 
+def test_distant_features_have_affinity_zero_and_nan_stays_with_its_pixel() -> None:
+    features = torch.tensor([[[0.0, 1000.0, 1000.0, float("nan")]]])
+    affinities = pair_affinities(features, 2)[pair_offsets(2).index((0, 1)), 0]
+    torch.testing.assert_close(affinities, torch.tensor([0.0, 1.0, float("nan"), 0.0]), equal_nan=True)
+
+
 def test_the_graph_keeps_no_differences() -> None:
     saved: list[int] = []
 

@@ -196,6 +196,25 @@ def test_an_incomplete_state_is_refused() -> None:
         ClassStatistics.from_state(state)
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"junk": np.zeros(1)}, r"hold the array 'junk', which is neither 'sizes' nor a class's id and one of count, "),
+        ({"1.median": np.zeros(3)}, r"hold the array '1\.median'"),
+        ({"-1.mean": np.zeros(3)}, r"hold the array '-1\.mean'"),
+        ({"sizes": np.array([1, 3])}, r"class 1 is none of the classes 0\.\.0"),
+        ({"sizes": np.array([2])}, r"sizes of class statistics must have shape \(2,\), not \(1,\)"),
+        ({"1.mean": np.zeros(4)}, r"1\.mean of class statistics has shape \(4,\), not \(3,\)"),
+        ({"1.count": np.zeros(2)}, r"1\.count of class statistics has shape \(2,\), not \(\)"),
+    ],
+)
+def test_a_state_of_something_else_is_refused(change: dict[str, Any], message: str) -> None:
+    statistics = ClassStatistics(2, 3)
+    statistics.add(np.eye(3), [1])
+    with pytest.raises(DataError, match=message):
+        ClassStatistics.from_state({**statistics.state(), **change})
+
+
 @pytest.mark.parametrize("count", [1, 3, DIMENSIONS])
 def test_components_are_scikit_learns(count: int) -> None:
     decomposition = needed("sklearn.decomposition")
@@ -277,11 +296,19 @@ def add(features: Any, class_ids: list[int], cams: Any = None) -> Callable[[], o
         (add(np.zeros((2, 4), np.int64), [1]), "features must be floats"),
         (add(np.full((2, 4), np.nan), [1]), "features must be finite"),
         (add(np.full((2, 4), np.inf, np.float32), [1]), "features must be finite"),
+        (add(np.eye(4, dtype=np.float32) * 1e25, [1]), r"features up to 1\.0e\+25 overflow when squares are added up"),
+        (add(np.full((9, 4), 3e38, np.float32), [1]), r"features up to 3\.0e\+38 overflow"),
+        (add(np.eye(4) * 1e200, [1]), r"features up to 1\.0e\+200 overflow"),
         (add(np.zeros((2, 4)), [3]), r"class 3 is none of the classes 0\.\.2"),
         (add(np.zeros((2, 4)), [-1]), "class -1 is none"),
         (add(np.zeros((2, 4)), [1, 1]), "name a class twice"),
         (add(np.zeros((2, 4)), [1], np.zeros((2, 2))), r"cams must have shape \(1, 2\), not \(2, 2\)"),
         (add(np.zeros((2, 4)), [1], np.full((1, 2), np.nan)), "cams must be finite"),
+        (
+            add(np.eye(4), [1], np.array([[0, 0, 0, 1e200]])),
+            r"cams up to 1\.0e\+200 overflow when squares are added up",
+        ),
+        (add(np.eye(4, dtype=np.float32), [1], np.array([[0, 0, 0, 1e100]])), r"cams up to 1\.0e\+100 overflow"),
         (lambda: ClassStatistics(3, 4).mean(1), r"class 1 has no pixels; classes with some: \[\]"),
         (lambda: ClassStatistics(3, 4).covariance(7), "class 7 is none"),
         (lambda: principal_components(np.zeros((3, 4))), r"covariance must have shape \(d, d\)"),

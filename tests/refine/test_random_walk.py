@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import numpy.typing as npt
@@ -16,7 +17,8 @@ from PIL import Image
 from tag2mask.errors import DataError, SettingsError
 from tag2mask.evidence.affinity import pair_affinities, pair_offsets
 from tag2mask.refine import _random_walk
-from tag2mask.refine.random_walk import _walked_by_gathering, power_coefficients, random_walk
+from tag2mask.refine import random_walk as module
+from tag2mask.refine.random_walk import power_coefficients, random_walk
 
 Floats = npt.NDArray[np.floating[Any]]
 
@@ -59,9 +61,8 @@ def random_inputs(
 
 def by_gathering(maps: Floats, affinities: Floats, radius: int, beta: float, steps: int) -> Floats:
     """The path of other devices, on the CPU."""
-    weights = torch.from_numpy(affinities.astype(np.float32)) ** beta
-    start = torch.from_numpy(maps.astype(np.float32))
-    return _walked_by_gathering(start, weights, pair_offsets(radius), power_coefficients(steps)).numpy()
+    with mock.patch.object(module, "_walked_by_kernel", module._walked_by_gathering):
+        return compiled(maps, affinities, radius, beta, steps)
 
 
 def compiled(maps: Floats, affinities: Floats, radius: int, beta: float, steps: int) -> Floats:
@@ -96,6 +97,46 @@ def test_a_long_walk_on_a_larger_grid(path: Walk) -> None:
     maps, affinities = random_inputs(5, 23, 31, 5)
     expected = by_definition(maps, affinities, 5, 8.0, 1000)
     np.testing.assert_allclose(path(maps, affinities, 5, 8.0, 1000), expected, rtol=0, atol=2e-5)
+
+
+@PATHS
+@pytest.mark.parametrize(
+    ("radius", "beta", "steps", "bound"), [(5, 8.0, 256, 1e-6), (5, 8.0, 4096, 5e-6), (2, 100.0, 1000, 5e-5)]
+)
+def test_rounding_is_what_the_documentation_says(
+    path: Walk, radius: int, beta: float, steps: int, bound: float
+) -> None:
+    rng = np.random.default_rng(0)
+    maps = rng.random((3, 16, 16), dtype=np.float32)
+    affinities = rng.random((len(pair_offsets(radius)), 16, 16), dtype=np.float32)
+    expected = by_definition(maps, affinities, radius, beta, steps)
+    assert np.abs(path(maps, affinities, radius, beta, steps) - expected).max() < bound
+
+
+@PATHS
+def test_affinities_outside_do_not_count_while_they_are_finite(path: Walk) -> None:
+    maps, affinities = random_inputs(2, 4, 5, 2)
+    expected = path(maps, affinities, 2, 8.0, 16)
+    for plane, (dy, dx) in zip(affinities, pair_offsets(2), strict=True):
+        y, x = np.mgrid[:4, :5]
+        plane[(y + dy >= 4) | (x + dx < 0) | (x + dx >= 5)] = 1e4
+    np.testing.assert_array_equal(path(maps, affinities, 2, 8.0, 16), expected)
+
+
+@PATHS
+@pytest.mark.parametrize(
+    ("maps", "scale", "message"),
+    [
+        (np.full((1, 4, 5), 1e300), 1.0, "maps overflow float32"),
+        (np.full((1, 4, 5), 3e38, np.float32), 1.0, "maps overflow float32"),
+        (np.tile(np.array([3e38, -3e38], np.float32), 10).reshape(1, 4, 5), 1.0, "maps overflow float32"),
+        (np.zeros((1, 4, 5), np.float32), 1e6, "affinities raised to beta overflow float32"),
+        (np.zeros((1, 4, 5), np.float32), 1e200, "affinities raised to beta overflow float32"),
+    ],
+)
+def test_numbers_that_overflow_are_refused(path: Walk, maps: Floats, scale: float, message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        path(maps, np.full((4, 4, 5), scale), 2, 8.0, 4)
 
 
 def test_w_is_symmetric_and_t_row_stochastic() -> None:

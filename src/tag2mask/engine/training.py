@@ -24,6 +24,7 @@ from tag2mask.engine.stage import Estimate, Stage, one_thread_each
 from tag2mask.engine.system import Batch, Losses, Position, System, total_loss
 from tag2mask.errors import SettingsError, Tag2MaskError, WorkspaceError
 from tag2mask.files import atomic_path
+from tag2mask.processors import cpu_count
 from tag2mask.settings import OMIT
 
 MODEL_FILE = "model.safetensors"
@@ -112,11 +113,17 @@ class TrainingStage(Stage):
         (self.folder(env) / "checkpoint.pt").unlink(missing_ok=True)
 
     def estimate(self, env: Environment) -> Estimate:
-        """Times two steps on random tensors shaped like the stage's own examples."""
+        """Times two steps on made-up tensors shaped like the stage's own examples, and the making of a real one.
+
+        Making examples counts where steps wait for it, which is without worker processes, and can be timed only once
+        all inputs are there.
+        """
         settings, samples = self.training(), self.samples(env)
-        seconds = time_step(self.system(env), self.example(env), settings, env.runtime)
         steps = settings.epochs * -(-len(samples) // settings.batch_size)
-        return Estimate(seconds * steps, 60e6)
+        seconds = steps * time_step(self.system(env), self.example(env), settings, env.runtime)
+        if not env.runtime.workers and all(stage.complete(env) for stage in self.inputs.values()):
+            seconds += settings.epochs * len(samples) * time_example(self.open(env), samples[0], env.runtime)
+        return Estimate(seconds, 60e6)
 
     @abstractmethod
     def example(self, env: Environment) -> dict[str, Tensor]:
@@ -280,20 +287,34 @@ def fit(
 
 
 def time_step(system: System, example: dict[str, Tensor], settings: TrainingSettings, runtime: Runtime) -> float:
-    """Seconds of one training step on a batch of copies of an example: the faster of two."""
+    """Seconds of one training step on a batch of copies of an example, as `Trainer` makes it: the faster of two.
+
+    The rate is 0, so that the second step starts where the first did, however large the rate in the settings.
+    """
     runtime.apply()
-    fabric = make_fabric(runtime)
-    model = fabric.setup(runtime.place(system))
-    batch: Batch = {name: torch.stack([value] * settings.batch_size) for name, value in example.items()}
-    batch = _channels_last(fabric.to_device(batch), runtime)
-    system.train()
+    trainer = Trainer(system, settings, runtime)
+    tensors = {name: torch.stack([value] * settings.batch_size) for name, value in example.items()}
+    batch: Batch = {"id": ["example"] * settings.batch_size, **tensors}
     seconds = []
     for _ in range(2):
         start = time.perf_counter()
-        fabric.backward(total_loss(model({"id": ["example"] * settings.batch_size, **batch}, Position(0, 1, 0, 0))))
+        trainer.step(batch, Position(0, 1, 0, runtime.seed), rate=0.0)
         runtime.wait()
         seconds.append(time.perf_counter() - start)
     return min(seconds)
+
+
+def time_example(load: Callable[[Sample, int], dict[str, Any]], sample: Sample, runtime: Runtime) -> float:
+    """Seconds that a training example takes of a step's time: the faster of two, shared among the threads."""
+
+    def once() -> float:
+        start = time.perf_counter()
+        load(sample, 0)
+        return time.perf_counter() - start
+
+    with one_thread_each(1) as alone:
+        seconds = min(alone.submit(once).result() for _ in range(2))
+    return seconds / min(runtime.threads, cpu_count())
 
 
 def training_batches(

@@ -49,8 +49,9 @@ def pair_affinities(features: Tensor, radius: int) -> Tensor:
         radius: neighbours are closer than this (`pair_offsets`).
 
     Returns:
-        affinities of pixel u and u + offset, in (0, 1], (..., offsets, H, W) in the order of `pair_offsets`; 0 where
-        u + offset lies outside. Half precision becomes float32.
+        affinities of pixel u and u + offset, in [0, 1], (..., offsets, H, W) in the order of `pair_offsets`; 0 where
+        u + offset lies outside, and where a distance is so large that the exponential rounds to 0 (above some 104 in
+        float32). NaN in a feature makes the pixel's own pairs NaN and no others. Half precision becomes float32.
 
     Raises:
         DataError: features of another shape or type.

@@ -117,7 +117,8 @@ class ClassStatistics:
                 `cam_correlation` of these classes.
 
         Raises:
-            DataError: shapes or types are not as above, values are not finite, a class appears twice or does not exist.
+            DataError: shapes or types are not as above, values are not finite or their squares overflow the type in
+                which they are added up, a class appears twice or does not exist.
         """
         if features.ndim != 2 or features.shape[1] != self.dimensions:
             raise DataError(f"features must have shape (N, {self.dimensions}), not {tuple(features.shape)}")
@@ -141,17 +142,17 @@ class ClassStatistics:
         centred = (values - shift).contiguous()
         rest = centred.mean(0).double()
         mean = shift.double() + rest
-        if not mean.isfinite().all():
-            raise DataError("features must be finite; found NaN or infinite values")
         scatter = _product(centred).addr_(rest, rest, alpha=-pixels)
+        # The diagonal bounds every other entry.
+        _check_sums("features", values, mean, scatter.diagonal())
 
         heights = torch.zeros((len(class_ids), pixels)) if cams is None else _tensor(cams)
         heights = heights.to(self.device, torch.float64)
         cam_means = heights.mean(1)
-        if not cam_means.isfinite().all():
-            raise DataError("cams must be finite; found NaN or infinite values")
         raised = heights - cam_means[:, None]
+        cam_squares = raised.square().sum(1)
         cam_scatters = raised.to(centred.dtype) @ centred
+        _check_sums("cams", heights, cam_squares, cam_scatters)
         for index, class_id in enumerate(class_ids):
             photograph = _Moments(
                 count=pixels,
@@ -160,7 +161,7 @@ class ClassStatistics:
                 scatter=scatter,
                 cam_mean=cam_means[index],
                 cam_scatter=cam_scatters[index],
-                cam_square=raised[index].square().sum(),
+                cam_square=cam_squares[index],
             )
             self._of(class_id).merge(photograph)
 
@@ -243,13 +244,32 @@ class ClassStatistics:
         """Statistics as `state` gave them; the arrays are copied.
 
         Raises:
-            DataError: an array is missing.
+            DataError: an array is missing, none of the statistics' or of another shape, or a class does not exist.
         """
+        names = [field.name for field in fields(_Moments)]
+        class_ids = set()
+        for key in state:
+            number, _, name = key.partition(".")
+            if number.isdecimal() and name in names:
+                class_ids.add(int(number))
+            elif key != _SIZES:
+                raise DataError(
+                    f"class statistics hold the array '{key}', which is neither '{_SIZES}' nor a class's id and one of "
+                    f"{', '.join(names)}"
+                )
         try:
-            classes, dimensions = state[_SIZES].tolist()
-            statistics = cls(classes, dimensions, device=device)
-            for class_id in sorted({int(key.partition(".")[0]) for key in state if key != _SIZES}):
-                parts = {field.name: state[f"{class_id}.{field.name}"] for field in fields(_Moments)}
+            sizes = state[_SIZES]
+            if sizes.shape != (2,):
+                raise DataError(f"{_SIZES} of class statistics must have shape (2,), not {sizes.shape}")
+            statistics = cls(*sizes.tolist(), device=device)
+            empty = _Moments.empty(statistics.dimensions, torch.device("meta"))
+            for class_id in sorted(class_ids):
+                statistics._check_class(class_id)
+                parts = {name: state[f"{class_id}.{name}"] for name in names}
+                for name, part in parts.items():
+                    wanted = tuple(torch.as_tensor(getattr(empty, name)).shape)
+                    if part.shape != wanted:
+                        raise DataError(f"{class_id}.{name} of class statistics has shape {part.shape}, not {wanted}")
                 statistics._moments[class_id] = _Moments(
                     int(parts.pop("count")),
                     int(parts.pop("cam_count")),
@@ -370,6 +390,15 @@ def project(features: ArrayT, mean: Array, component: Array) -> ArrayT:
 def _tensor(values: Array) -> Tensor:
     # A copy: torch takes no read-only arrays and no steps backwards.
     return values.detach() if isinstance(values, Tensor) else torch.from_numpy(np.array(values, order="C"))
+
+
+def _check_sums(name: str, values: Tensor, *sums: Tensor) -> None:
+    """Refuses values whose sums are not finite, and says why they are not."""
+    if all(part.isfinite().all() for part in sums):
+        return
+    if values.isfinite().all():
+        raise DataError(f"{name} up to {values.abs().max():.1e} overflow when squares are added up; scale them down")
+    raise DataError(f"{name} must be finite; found NaN or infinite values")
 
 
 def _product(centred: Tensor) -> Tensor:

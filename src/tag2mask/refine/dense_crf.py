@@ -105,8 +105,8 @@ def dense_crf(
 
     Memory: about ``150 + 8 * classes`` bytes per pixel and ``200 + 8 * classes`` bytes per lattice vertex, of which a
     photograph has 0.1 to 0.5 per pixel, noise and very narrow kernels several. After a call up to 64 MB stay in use,
-    for the next photograph of the same size. Images are solved one per thread, each in one thread and without the GIL; the
-    result does not depend on `threads`.
+    for the next photograph of the same size. Images are solved one per thread, each in one thread and without the
+    GIL; the result does not depend on `threads`.
 
     Probabilities that are CUDA tensors are solved on their device, in float32 whatever their type, images of a batch
     together (`tag2mask.refine.lattice`). The answer is that of the CPU within rounding, and does not depend on what

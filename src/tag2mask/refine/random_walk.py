@@ -36,9 +36,11 @@ def random_walk(
     T is similar to a symmetric matrix with eigenvalues in [-1, 1], where x^steps is a short series of Chebyshev
     polynomials: those whose degree is far above sqrt(steps) have weights next to nothing (Sachdeva & Vishnoi, "Faster
     Algorithms via Approximation Theory", 2014, theorem 3.3). 256 steps take 96 products with T. What is cut off adds
-    up to at most 1e-9 in the norm weighted by D, 2e-6 of a map's range in a pixel of a 188x188 grid at worst; float32
-    rounding adds a few times as much. Small values are therefore exact to a few millionths of the map's range, not of
-    themselves.
+    up to at most 1e-9 in the norm weighted by D, 2e-6 of a map's range in a pixel of a 188x188 grid at worst, with
+    affinities up to 1. Float32 rounding adds a few millionths at beta 8 and 256 steps and grows with both: on
+    photographs' 62x47 grids the whole error was up to 2.3e-6 after 256 steps and 1e-5 after 4,096, on random 16x16
+    grids 2e-5 after 65,536 steps and 3e-5 at beta 100 after 1,000. Small values are as exact as the map's range allows,
+    not in proportion to themselves.
 
     Memory: about ``4 * (4 * offsets + 6 * C)`` bytes per pixel on the CPU and ``70 * offsets`` more on other devices;
     time grows with the square root of steps. On the CPU a call runs in one thread and, but for its ends, without the
@@ -47,8 +49,8 @@ def random_walk(
     Args:
         maps: floats (C, H, W), finite: background power map and CAMs, or anything else. A NumPy array or a tensor on
             any device; gradients are not followed.
-        affinities: floats (offsets, H, W), 0 or more, of pixel u and u + offset in the order of `pair_offsets`, as
-            `pair_affinities` gives them. Where u + offset lies outside, any value will do.
+        affinities: floats (offsets, H, W), 0 or more and finite, of pixel u and u + offset in the order of
+            `pair_offsets`, as `pair_affinities` gives them. Where u + offset lies outside, any such value will do.
         radius: what the affinities were computed with.
         beta: exponent of the affinities, above 0; large ones forbid steps between pixels that differ a little.
         steps: length of the walk, 1 or more.
@@ -57,7 +59,7 @@ def random_walk(
         float32 (C, H, W), between a map's least and greatest value; the kind and device of `maps`.
 
     Raises:
-        DataError: shapes, types or values are not as above.
+        DataError: shapes, types or values are not as above, or numbers leave float32's range on the way.
         SettingsError: a parameter is out of its range.
 
     Example:
@@ -101,24 +103,24 @@ def _check(maps: Tensor, affinities: Tensor, radius: int, offsets: int) -> None:
 
 
 def _walked(maps: Tensor, weights: Tensor, offsets: tuple[tuple[int, int], ...], steps: int) -> Tensor:
-    """The walk with checked arguments; weights are the affinities raised to beta."""
+    """The walk with checked arguments; weights are the affinities raised to beta.
+
+    Raises:
+        DataError: numbers leave float32's range.
+    """
     # Rounding errors are in proportion to the numbers: a constant part, which the walk does not change, stays aside.
     mean = maps.mean((1, 2), keepdim=True)
     centred = maps - mean
     coefficients = power_coefficients(steps)
-    if maps.device.type == "cpu":
-        walked = torch.empty(centred.shape)
-        _random_walk.walk(
-            centred.contiguous().numpy(),
-            weights.contiguous().numpy(),
-            np.array(offsets, np.int32).reshape(-1, 2),
-            coefficients,
-            walked.numpy(),
-        )
-    else:
-        walked = _walked_by_gathering(centred, weights, offsets, coefficients)
+    polynomial = _walked_by_kernel if maps.device.type == "cpu" else _walked_by_gathering
+    walked = polynomial(centred, weights, offsets, coefficients) + mean
+    # Whatever overflows on the way makes a NaN or an infinity, which clamping would hide.
+    if not walked.isfinite().all():
+        if not weights.isfinite().all():
+            raise DataError("affinities raised to beta overflow float32; scale them down or choose a smaller beta")
+        raise DataError("maps overflow float32, or sums over their pixels do; scale them down")
     # Means never leave the range of what they are means of; the series may, by its rounding.
-    return (walked + mean).clamp(maps.amin((1, 2), keepdim=True), maps.amax((1, 2), keepdim=True))
+    return walked.clamp(maps.amin((1, 2), keepdim=True), maps.amax((1, 2), keepdim=True))
 
 
 @lru_cache
@@ -136,6 +138,21 @@ def power_coefficients(steps: int) -> npt.NDArray[np.float32]:
     coefficients[degrees[kept]] = weights[kept] / weights[kept].sum()
     coefficients.setflags(write=False)
     return coefficients
+
+
+def _walked_by_kernel(
+    maps: Tensor, weights: Tensor, offsets: tuple[tuple[int, int], ...], coefficients: npt.NDArray[np.float32]
+) -> Tensor:
+    """Sum of c_k T_k(T) maps, (C, H, W), on the CPU."""
+    walked = torch.empty(maps.shape)
+    _random_walk.walk(
+        maps.contiguous().numpy(),
+        weights.contiguous().numpy(),
+        np.array(offsets, np.int32).reshape(-1, 2),
+        coefficients,
+        walked.numpy(),
+    )
+    return walked
 
 
 def _walked_by_gathering(
