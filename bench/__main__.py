@@ -83,7 +83,9 @@ def main() -> None:
     parser.add_argument(
         "--threads", type=int, nargs="+", default=threads, help=f"numbers of threads (default: {default})"
     )
-    parser.add_argument("--repeats", type=int, default=LEAST_REPEATS, help=f"timed calls (default: {LEAST_REPEATS}, the least)")
+    parser.add_argument(
+        "--repeats", type=int, default=LEAST_REPEATS, help=f"timed calls (default: {LEAST_REPEATS}, the least)"
+    )
     parser.add_argument("--keep", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     unknown = [name for name in arguments.names if name not in BENCHMARKS]

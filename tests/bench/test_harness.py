@@ -126,7 +126,7 @@ def test_numbers_of_threads_by_default(processors: int, threads: list[int], monk
     monkeypatch.setattr("bench.__main__.publish", lambda *arguments: published.append(arguments))
     monkeypatch.setattr("sys.argv", ["bench", "superpixels"])
     main()
-    assert published == [("superpixels", threads, 9)]
+    assert published == [("superpixels", threads, harness.LEAST_REPEATS)]
 
 
 @pytest.mark.parametrize("name", BENCHMARKS)
