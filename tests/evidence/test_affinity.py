@@ -119,4 +119,4 @@ def test_features_of_another_shape_or_type_are_refused(features: Tensor) -> None
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_cuda_gives_the_cpus_affinities() -> None:
     features = normal(8, 9, 11).float()
-    torch.testing.assert_close(pair_affinities(features.cuda(), 5).cpu(), pair_affinities(features, 5))
+    torch.testing.assert_close(pair_affinities(features.to("cuda"), 5).cpu(), pair_affinities(features, 5))

@@ -350,7 +350,7 @@ def test_cuda_counts_what_the_cpu_counts() -> None:
     drawn = photographs(10, dtype=np.float32)
     statistics = ClassStatistics(CLASSES, DIMENSIONS, device="cuda")
     for features, classes, cams in drawn:
-        statistics.add(torch.from_numpy(features).cuda(), classes, torch.from_numpy(cams).cuda())
+        statistics.add(torch.from_numpy(features).to("cuda"), classes, torch.from_numpy(cams).to("cuda"))
     merged = ClassStatistics(CLASSES, DIMENSIONS)
     merged.merge(statistics)
     assert_equals_stacked(merged, drawn, 3e-7)

@@ -326,8 +326,8 @@ def test_cuda() -> None:
     batch = torch.stack([clustered_features(700, seed) for seed in range(3)])
     for highest_first in (False, True):
         expected = discover_superpixels(batch, 0.3, highest_first=highest_first)
-        labels = discover_superpixels(batch.cuda(), 0.3, highest_first=highest_first)
+        labels = discover_superpixels(batch.to("cuda"), 0.3, highest_first=highest_first)
         assert labels.is_cuda
         assert torch.equal(labels.cpu(), expected)
         with torch.autocast("cuda", dtype=torch.bfloat16):
-            assert torch.equal(discover_superpixels(batch.cuda(), 0.3, highest_first=highest_first), labels)
+            assert torch.equal(discover_superpixels(batch.to("cuda"), 0.3, highest_first=highest_first), labels)

@@ -292,6 +292,6 @@ def test_the_compiled_kernel_checks_what_it_would_read() -> None:
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_cuda_gives_the_cpus_maps() -> None:
     maps, affinities = random_inputs(21, 47, 62, 5)
-    on_device = random_walk(torch.from_numpy(maps).cuda(), torch.from_numpy(affinities).cuda(), radius=5)
+    on_device = random_walk(torch.from_numpy(maps).to("cuda"), torch.from_numpy(affinities).to("cuda"), radius=5)
     assert on_device.is_cuda
     np.testing.assert_allclose(on_device.cpu().numpy(), random_walk(maps, affinities, radius=5), rtol=0, atol=1e-5)

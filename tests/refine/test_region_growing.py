@@ -456,13 +456,13 @@ def test_other_devices_take_the_path_of_torch(monkeypatch: pytest.MonkeyPatch) -
 def test_cuda_equals_the_cpu() -> None:
     batch = many(classes=21, batch=16, height=81, width=81)
     superpixels = (torch.arange(batch[0].numel()) // 7 % 50).view_as(batch[0])
-    on_device = [tensor.cuda() for tensor in batch]
+    on_device = [tensor.to("cuda") for tensor in batch]
     grown = grow_regions(*on_device, **LOW)
     assert grown.is_cuda
     assert torch.equal(grown.cpu(), grow_regions(*batch, **LOW))
     limits: dict[str, Any] = {"background_threshold": 0.05, "foreground_threshold": 0.05}
     expected = grow_superpixels(batch[0], batch[1], superpixels, batch[2], **limits)
-    grown = grow_superpixels(on_device[0], on_device[1], superpixels.cuda(), on_device[2], **limits)
+    grown = grow_superpixels(on_device[0], on_device[1], superpixels.to("cuda"), on_device[2], **limits)
     assert (grown.cpu() == expected).float().mean() > 0.999  # sums in float32, in any order
 
 
