@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tag2mask.settings import FINGERPRINT_AS, OMIT, canonical
+from tag2mask.settings import FINGERPRINT_AS, LATER, OMIT, canonical
 
 
 class Rule(Enum):
@@ -36,6 +36,18 @@ class Folded:
 def test_fingerprints_know_of_a_field_what_its_function_gives() -> None:
     assert canonical([Folded()]) == [{"word": "Aa"}]
     assert canonical({"x": [Folded()]}, for_fingerprint=True) == {"x": [{"word": "aa"}]}
+
+
+@dataclass(frozen=True)
+class Grown:
+    old: int = 1
+    new: tuple[float, ...] = field(default=(1.0,), metadata=LATER)
+
+
+def test_a_setting_added_later_changes_no_fingerprint_until_it_is_used() -> None:
+    assert canonical(Grown(), for_fingerprint=True) == {"old": 1}
+    assert canonical(Grown(new=(1.0, 0.5)), for_fingerprint=True) == {"old": 1, "new": [1.0, 0.5]}
+    assert canonical(Grown()) == {"old": 1, "new": [1.0]}
 
 
 def test_a_value_without_a_form_is_refused() -> None:

@@ -14,6 +14,11 @@ FINGERPRINT_AS = "fingerprint_as"
 of which not every letter counts. Records keep the value itself."""
 
 
+LATER = {"omit_default": True}
+"""Metadata of a settings field that was added later and whose default is what happened before: while it has its default
+it stays out of fingerprints, so that a new version goes on with what an older one made."""
+
+
 def canonical(value: Any, *, for_fingerprint: bool = False) -> Any:
     """Settings as plain JSON values: dataclasses become dictionaries, without the fields marked with `OMIT`.
 
@@ -29,6 +34,8 @@ def canonical(value: Any, *, for_fingerprint: bool = False) -> Any:
         for field in dataclasses.fields(value):
             if field.metadata.get("fingerprint", True):
                 entry = getattr(value, field.name)
+                if for_fingerprint and "omit_default" in field.metadata and entry == field.default:
+                    continue
                 if for_fingerprint and FINGERPRINT_AS in field.metadata:
                     entry = field.metadata[FINGERPRINT_AS](entry)
                 entries[field.name] = canonical(entry, for_fingerprint=for_fingerprint)

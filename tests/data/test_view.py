@@ -9,7 +9,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from tag2mask.data.view import IMAGE, LABELS, SCORES, SUPERPIXELS, View, random_view, to_view, whole_view
+from tag2mask.data.view import (
+    IMAGE,
+    LABELS,
+    SCORES,
+    SUPERPIXELS,
+    View,
+    from_whole_view,
+    random_view,
+    to_view,
+    whole_view,
+)
 
 sides = st.integers(1, 12)
 views = st.builds(
@@ -209,6 +219,28 @@ def test_whole_view() -> None:
         whole_view((2, 2), stretch=True)
     with pytest.raises(ValueError, match="does not fit"):
         whole_view((240, 320), pad_to=300)
+
+
+@pytest.mark.parametrize(
+    ("size", "stride", "stretch"), [((30, 45), 4, False), ((45, 31), 8, False), ((20, 33), 5, True)]
+)
+def test_ids_come_back_from_a_whole_view(size: tuple[int, int], stride: int, stretch: bool) -> None:
+    view = whole_view(size, long_side=64, pad_to=None if stretch else 64, stretch=stretch)
+    rows, columns = view.output_size(stride)
+    cells = torch.arange(rows * columns).reshape(rows, columns)
+    back = from_whole_view(cells, view, size, stride=stride)
+    for y in range(size[0]):
+        for x in range(size[1]):
+            row = int((y + 0.5) * view.resized[0] / size[0]) // stride
+            column = int((x + 0.5) * view.resized[1] / size[1]) // stride
+            assert back[y, x] == cells[row, column]
+
+
+def test_ids_come_back_from_whole_views_alone() -> None:
+    for mirror, crop in ((True, (0, 0, 8, 8)), (False, (0, 1, 8, 8)), (False, (0, 0, 7, 8))):
+        view = View((8, 8), mirror, crop)
+        with pytest.raises(ValueError, match="whole image"):
+            from_whole_view(torch.zeros(view.output_size()), view, (8, 8))
 
 
 def draw(**changes: object) -> View:

@@ -28,14 +28,27 @@ def test_constant_with_warm_up() -> None:
     assert values[20:] == [1.0] * 80
 
 
-@pytest.mark.parametrize("kind", ["polynomial", "cosine", "constant"])
+def test_steps_divide_the_rate_after_so_many_steps() -> None:
+    values = factors(ScheduleSettings("steps", step_length=40, step_factor=0.1))
+    assert values == pytest.approx([1.0] * 40 + [0.1] * 40 + [0.01] * 20)
+
+
+@pytest.mark.parametrize("kind", ["polynomial", "cosine", "constant", "steps"])
 def test_positive_at_every_step_and_never_above_one(kind: str) -> None:
     for value in factors(ScheduleSettings(kind, warmup_epochs=1)):  # type: ignore[arg-type]
         assert 0 < value <= 1
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"kind": "linear"}, {"stretch": 0.5}, {"warmup_epochs": -1.0}, {"warmup_start": 2.0}]
+    "wrong",
+    [
+        {"kind": "linear"},
+        {"stretch": 0.5},
+        {"warmup_epochs": -1.0},
+        {"warmup_start": 2.0},
+        {"step_length": 0},
+        {"step_factor": 0.0},
+    ],
 )
 def test_impossible_values_are_named(wrong: dict) -> None:
     with pytest.raises(SettingsError, match=next(iter(wrong))):

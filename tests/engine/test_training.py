@@ -98,6 +98,35 @@ def test_every_photograph_once_per_epoch_in_a_new_order() -> None:
     assert first != epoch_batches(10, 4, 1, 0)
 
 
+def test_a_training_can_be_so_many_steps_long(tmp_path: Path) -> None:
+    """Six photographs in batches of four are two steps an epoch: the fifth step is the third epoch's first."""
+    counted = dataclasses.replace(SETTINGS, epochs=1, steps=5)
+    whole = train(tmp_path / "whole", Regression(), counted)
+    assert [(step, epoch) for step, epoch, _ in whole.seen] == [(0, 0), (1, 0), (2, 1), (3, 1), (4, 2)]
+    with pytest.raises(KeyboardInterrupt):
+        train(tmp_path / "killed", Regression(dies_at=3), counted)
+    again = train(tmp_path / "killed", Regression(), counted)
+    assert [step for step, _, _ in again.seen] == [3, 4]
+    for name, value in whole.state_dict().items():
+        assert torch.equal(value, again.state_dict()[name])
+
+
+def test_every_epoch_is_told_and_the_last_step_too(tmp_path: Path) -> None:
+    env = shapes_environment(tmp_path, threads=1)
+    told: list[int] = []
+    fit(
+        Regression(),
+        env.samples("train", frozenset({"images"})),
+        example,
+        dataclasses.replace(SETTINGS, steps=5),
+        env,
+        folder=tmp_path / "told",
+        title="regression",
+        after_epoch=lambda system, epoch: told.append(epoch),
+    )
+    assert told == [0, 1, 2]
+
+
 def test_seed_changes_the_result(tmp_path: Path) -> None:
     first, second = train(tmp_path / "a", Regression()), train(tmp_path / "b", Regression(), seed=1)
     assert not torch.equal(first.head.weight, second.head.weight)

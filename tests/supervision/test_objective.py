@@ -1,7 +1,18 @@
 import pytest
 import torch
 
-from tag2mask.supervision.objective import OBJECTIVES, Objective
+from tag2mask.errors import SettingsError
+from tag2mask.losses.boundary import boundary_loss
+from tag2mask.losses.expansion import expansion_loss
+from tag2mask.supervision.objective import (
+    OBJECTIVES,
+    Objective,
+    balanced_seed_objective,
+    boundary_objective,
+    cross_entropy_objective,
+    expansion_objective,
+    seed_objective,
+)
 from tag2mask.supervision.targets import Targets
 
 
@@ -25,3 +36,48 @@ def test_named_objectives_learn_from_labels() -> None:
 def test_a_name_stands_once() -> None:
     with pytest.raises(ValueError, match="cross_entropy"):
         OBJECTIVES["cross_entropy"]() + OBJECTIVES["cross_entropy"]()
+
+
+def test_identity_is_weights_and_settings() -> None:
+    assert (cross_entropy_objective() + 0.5 * balanced_seed_objective()).identity == {
+        "cross_entropy": 1.0,
+        "balanced_seed": 0.5,
+    }
+    sec = seed_objective() + 2 * expansion_objective(absent_decay=0.5) + boundary_objective()
+    decays = {"present_decay": 0.996, "background_decay": 0.999, "absent_decay": 0.5}
+    assert sec.identity == {"seed": 1.0, "expansion": [2.0, decays], "boundary": 1.0}
+    assert sec.needs == {"present"}
+    assert (3 * sec).needs == {"present"}
+    assert boundary_objective().needs == frozenset()
+    with pytest.raises(ValueError, match="expansion"):
+        Objective({}, {"expansion": {}})
+
+
+def test_boundary_learns_from_refined_scores() -> None:
+    torch.manual_seed(0)
+    scores, refined = torch.randn(2, 3, 4, 4), torch.randn(2, 3, 4, 4).softmax(1)
+    labels = torch.zeros(2, 4, 4)
+    total, count = boundary_objective()({}, scores, Targets(labels, refined))["boundary"]
+    assert torch.equal(total / count, torch.true_divide(*boundary_loss(scores, refined)))
+    with pytest.raises(ValueError, match="CRF"):
+        boundary_objective()({}, scores, Targets(labels))
+
+
+def test_expansion_learns_from_tags() -> None:
+    torch.manual_seed(0)
+    scores, present = torch.randn(2, 3, 4, 4), torch.tensor([[True, True, False], [True, False, False]])
+    decays = {"present_decay": 0.5, "background_decay": 0.6, "absent_decay": 0.1}
+    total, _ = expansion_objective(**decays)({"present": present}, scores, Targets(torch.zeros(2, 4, 4)))["expansion"]
+    assert torch.equal(total, expansion_loss(scores, present, **decays)[0])
+    with pytest.raises(SettingsError, match="absent_decay"):
+        expansion_objective(absent_decay=2)
+
+
+def test_no_loss_waits_for_the_device() -> None:
+    """Meta tensors have no values that the host could ask for."""
+    scores = torch.zeros(2, 3, 4, 4, device="meta")
+    labels = torch.zeros(2, 4, 4, dtype=torch.uint8, device="meta")
+    batch = {"present": torch.ones(2, 3, dtype=torch.bool, device="meta")}
+    sec = seed_objective() + balanced_seed_objective() + expansion_objective() + boundary_objective()
+    for total, count in sec(batch, scores, Targets(labels, scores)).values():
+        assert total.shape == count.shape == ()

@@ -237,6 +237,31 @@ def whole_view(
     return View(resized, mirror, (0, 0, *(resized if pad_to is None else (pad_to, pad_to))))
 
 
+def from_whole_view(labels: torch.Tensor, view: View, size: tuple[int, int], *, stride: int = 1) -> torch.Tensor:
+    """Brings ids made on the grid of a whole view back to the image: to each pixel the id of the cell over it.
+
+    Args:
+        labels: (h, w), h and w as `view.output_size(stride)`.
+        view: shows the whole image, from its top left corner on and not mirrored.
+        size: height and width of the image.
+        stride: pixels of the view per cell.
+
+    Returns:
+        (*size), of the labels' type.
+
+    Raises:
+        ValueError: the view is mirrored, or a part of the image.
+    """
+    top, left, height, width = view.crop
+    if view.mirror or (top, left) != (0, 0) or height < view.resized[0] or width < view.resized[1]:
+        raise ValueError("ids come back from an unmirrored view of the whole image alone")
+    rows, columns = (
+        ((2 * torch.arange(pixels, device=labels.device) + 1) * resized // (2 * pixels)) // stride
+        for pixels, resized in zip(size, view.resized, strict=True)
+    )
+    return labels[rows][:, columns]
+
+
 def _generator(seed: int, epoch: int, image_id: str) -> np.random.Generator:
     # Python's own hash of a string differs from process to process.
     words = np.frombuffer(hashlib.blake2b(image_id.encode(), digest_size=16).digest(), dtype="<u4")

@@ -51,7 +51,7 @@ class Stage(ABC):
 
     name: ClassVar[str]
     version: ClassVar[int] = 1
-    reads: ClassVar[Reads]
+    reads: Reads
     on_device: ClassVar[bool] = False
 
     def __init__(self, settings: Any, split: SplitName, **inputs: "Stage") -> None:

@@ -25,7 +25,7 @@ from tag2mask.engine.system import Batch, Losses, Position, System, total_loss
 from tag2mask.errors import SettingsError, Tag2MaskError, WorkspaceError
 from tag2mask.files import atomic_path
 from tag2mask.processors import cpu_count
-from tag2mask.settings import OMIT
+from tag2mask.settings import LATER, OMIT
 
 MODEL_FILE = "model.safetensors"
 
@@ -36,6 +36,7 @@ class TrainingSettings:
 
     Args:
         epochs: passes over the training photographs; the state after the last one counts.
+        steps: training steps, in place of `epochs`: papers that count iterations; 0 goes by epochs.
         batch_size: photographs per step, in all.
         optimizer: "sgd", "adam" or "adamw".
         learning_rate: base rate, the backbone's.
@@ -57,6 +58,7 @@ class TrainingSettings:
     gradient_clip: float = 0.0
     schedule: ScheduleSettings = field(default_factory=ScheduleSettings)
     checkpoint_seconds: float = field(default=60.0, metadata=OMIT)
+    steps: int = field(default=0, metadata=LATER)
 
     def __post_init__(self) -> None:
         if self.optimizer not in ("sgd", "adam", "adamw"):
@@ -64,9 +66,17 @@ class TrainingSettings:
         for name in ("epochs", "batch_size", "learning_rate"):
             if getattr(self, name) <= 0:
                 raise SettingsError(f"training.{name}: {getattr(self, name)} must be above 0")
-        for name in ("head_multiplier", "momentum", "weight_decay", "gradient_clip", "checkpoint_seconds"):
+        for name in ("head_multiplier", "momentum", "weight_decay", "gradient_clip", "checkpoint_seconds", "steps"):
             if getattr(self, name) < 0:
                 raise SettingsError(f"training.{name}: {getattr(self, name)} must not be negative")
+
+    def steps_per_epoch(self, photographs: int) -> int:
+        """Steps of one pass over this many photographs; the last may have a smaller batch."""
+        return -(-photographs // self.batch_size)
+
+    def total_steps(self, photographs: int) -> int:
+        """Steps of the whole training."""
+        return self.steps or self.epochs * self.steps_per_epoch(photographs)
 
 
 class TrainingStage(Stage):
@@ -91,6 +101,12 @@ class TrainingStage(Stage):
     def save(self, system: System, env: Environment, path: Path) -> None:
         """Writes the trained networks to a model file."""
 
+    def after_epoch(self, system: System, env: Environment, epoch: int) -> None:
+        """Called after every epoch, and after the last step, to keep what shows how the training went.
+
+        A training that was killed may call it again for an epoch: what it writes must come out the same.
+        """
+
     def model_path(self, env: Environment) -> Path:
         """The model file."""
         return self.folder(env) / MODEL_FILE
@@ -106,6 +122,7 @@ class TrainingStage(Stage):
                 env,
                 folder=self.folder(env),
                 title=self.name,
+                after_epoch=lambda system, epoch: self.after_epoch(system, env, epoch),
             )
             with atomic_path(self.model_path(env)) as aside:
                 self.save(system, env, aside)
@@ -119,10 +136,10 @@ class TrainingStage(Stage):
         all inputs are there.
         """
         settings, samples = self.training(), self.samples(env)
-        steps = settings.epochs * -(-len(samples) // settings.batch_size)
+        steps = settings.total_steps(len(samples))
         seconds = steps * time_step(self.system(env), self.example(env), settings, env.runtime)
         if not env.runtime.workers and all(stage.complete(env) for stage in self.inputs.values()):
-            seconds += settings.epochs * len(samples) * time_example(self.open(env), samples[0], env.runtime)
+            seconds += steps * settings.batch_size * time_example(self.open(env), samples[0], env.runtime)
         return Estimate(seconds, 60e6)
 
     @abstractmethod
@@ -240,6 +257,7 @@ def fit(
     *,
     folder: Path,
     title: str,
+    after_epoch: Callable[[System, int], None] = lambda system, epoch: None,
 ) -> System:
     """Trains a system, going on from ``checkpoint.pt`` in the folder if there is one.
 
@@ -254,6 +272,7 @@ def fit(
         env: machine settings and whom to tell.
         folder: where checkpoint and logs go.
         title: name shown with the progress.
+        after_epoch: called with the system and the epoch's number after every epoch and after the last step.
 
     Returns:
         the system, trained, on the device.
@@ -261,8 +280,8 @@ def fit(
     runtime = env.runtime
     runtime.apply()
     trainer = Trainer(system, settings, runtime)
-    per_epoch = -(-len(samples) // settings.batch_size)
-    steps = settings.epochs * per_epoch
+    per_epoch = settings.steps_per_epoch(len(samples))
+    steps = settings.total_steps(len(samples))
     checkpoint = folder / "checkpoint.pt"
     done = _load_checkpoint(checkpoint, system, trainer.optimizers, runtime) if checkpoint.exists() else 0
     saved = time.monotonic()
@@ -275,9 +294,10 @@ def fit(
             losses = trainer.step(batch, Position(step, steps, step // per_epoch, runtime.seed), factor)
             meter.worked(losses, len(batch["id"]))
             task.advance(meter.note())
-            end_of_epoch = (step + 1) % per_epoch == 0
+            end_of_epoch = (step + 1) % per_epoch == 0 or step + 1 == steps
             if end_of_epoch:
                 log.write(step + 1, learning_rate=settings.learning_rate * factor, **meter.summary())
+                after_epoch(system, step // per_epoch)
                 meter = Meter()
             if end_of_epoch or time.monotonic() - saved >= settings.checkpoint_seconds:
                 _save_checkpoint(checkpoint, system, trainer.optimizers, step + 1)
@@ -329,12 +349,13 @@ def training_batches(
     Without worker processes the examples of a batch are made by all threads at once, in between two steps: the
     processors are all at work on the step itself, and its threads would only wait for one that loads beside them.
     """
-    per_epoch = -(-len(samples) // settings.batch_size)
+    per_epoch = settings.steps_per_epoch(len(samples))
+    steps = settings.total_steps(len(samples))
     keys = [
         [(index, epoch) for index in batch]
-        for epoch in range(done // per_epoch, settings.epochs)
+        for epoch in range(done // per_epoch, -(-steps // per_epoch))
         for batch in epoch_batches(len(samples), settings.batch_size, runtime.seed, epoch)
-    ][done % per_epoch :]
+    ][done % per_epoch : steps - done + done % per_epoch]
     with contextlib.ExitStack() as stack:
         pool = None if runtime.workers else stack.enter_context(one_thread_each(runtime.threads))
         loader = DataLoader(

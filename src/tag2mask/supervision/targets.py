@@ -14,12 +14,18 @@ class Targets:
 
     Args:
         labels: class ids (N, h, w), 255 unlabelled.
+        refined: the network's softmax after a dense CRF, (N, C, h, w); None without one.
     """
 
     labels: Tensor
+    refined: Tensor | None = None
 
 
 class Supervision(Protocol):
     """Makes the targets of a step; it may look at the network's own scores, or call the network again."""
+
+    @property
+    def needs(self) -> frozenset[str]:
+        """Names of the batch entries it reads beside ``labels``."""
 
     def __call__(self, batch: Batch, scores: Tensor, network: nn.Module, position: Position) -> Targets: ...

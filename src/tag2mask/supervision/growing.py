@@ -1,0 +1,264 @@
+"""Labels that grow at every step: seeds spread over what the network is sure of by now."""
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from tag2mask.engine.system import Batch, Position
+from tag2mask.errors import SettingsError, unknown_choice
+from tag2mask.refine.dense_crf import UNARIES, dense_crf
+from tag2mask.refine.region_growing import grow_regions, grow_superpixels
+from tag2mask.supervision.targets import Targets
+
+GROW_ON = ("crf", "softmax")
+"""What growing looks at: the softmax after the CRF, or as the network gives it."""
+
+
+class SoftmaxCRF(nn.Module):
+    """Dense CRF of a batch's softmax on the label grid, all classes taking part.
+
+    Args:
+        iterations: of mean field.
+        gaussian_sxy: width of the position kernel, pixels of the photograph.
+        gaussian_weight: its weight.
+        bilateral_sxy: width in position of the kernel on position and colour, pixels of the photograph.
+        bilateral_srgb: its width in colour, steps of 0..255.
+        bilateral_weight: its weight.
+        shrink: both widths in pixels are divided by it; 12 in SEC's and DSRG's code, whatever the grid.
+        unary: "log" for -log p, "flat" for -p (DSRG's code).
+
+    Raises:
+        SettingsError: `shrink` is not positive, or the unary is unknown.
+    """
+
+    def __init__(
+        self,
+        *,
+        iterations: int = 10,
+        gaussian_sxy: float = 3.0,
+        gaussian_weight: float = 3.0,
+        bilateral_sxy: float = 80.0,
+        bilateral_srgb: float = 13.0,
+        bilateral_weight: float = 10.0,
+        shrink: float = 12.0,
+        unary: Literal["log", "flat"] = "log",
+    ) -> None:
+        super().__init__()
+        if not shrink > 0:
+            raise SettingsError(f"shrink must be above 0, not {shrink}")
+        if unary not in UNARIES:
+            raise SettingsError(unknown_choice("unary", unary, UNARIES))
+        # As floats, so that 3 and 3.0 are told alike.
+        self.iterations = iterations
+        self.gaussian_sxy = float(gaussian_sxy)
+        self.gaussian_weight = float(gaussian_weight)
+        self.bilateral_sxy = float(bilateral_sxy)
+        self.bilateral_srgb = float(bilateral_srgb)
+        self.bilateral_weight = float(bilateral_weight)
+        self.shrink = float(shrink)
+        self.unary: Literal["log", "flat"] = unary
+
+    def extra_repr(self) -> str:
+        """The settings, for fingerprints."""
+        return (
+            f"iterations={self.iterations}, gaussian_sxy={self.gaussian_sxy}, gaussian_weight={self.gaussian_weight}, "
+            f"bilateral_sxy={self.bilateral_sxy}, bilateral_srgb={self.bilateral_srgb}, "
+            f"bilateral_weight={self.bilateral_weight}, shrink={self.shrink}, unary={self.unary}"
+        )
+
+    def forward(self, images: Tensor, probabilities: Tensor) -> Tensor:
+        """The CRF's probabilities, without gradient.
+
+        Args:
+            images: photographs on the grid of the probabilities, uint8 RGB (N, 3, h, w).
+            probabilities: (N, C, h, w), sums over classes 1.
+
+        Returns:
+            float32 (N, C, h, w), sums over classes 1.
+
+        Raises:
+            DataError: shapes or types are not as above.
+            SettingsError: a setting is out of the CRF's range.
+        """
+        return dense_crf(
+            images.permute(0, 2, 3, 1),
+            probabilities,
+            iterations=self.iterations,
+            gaussian_sxy=self.gaussian_sxy / self.shrink,
+            gaussian_weight=self.gaussian_weight,
+            bilateral_sxy=self.bilateral_sxy / self.shrink,
+            bilateral_srgb=self.bilateral_srgb,
+            bilateral_weight=self.bilateral_weight,
+            unary=self.unary,
+            threads=torch.get_num_threads(),
+        )
+
+
+class RegionGrowing(nn.Module):
+    """Seeds spread to connected pixels that the network gives the seed's class (Huang et al., DSRG, CVPR 2018).
+
+    Args:
+        background_threshold: least probability of background that is grown into.
+        foreground_threshold: the same of every other class.
+    """
+
+    needs: frozenset[str] = frozenset({"present"})
+
+    def __init__(self, background_threshold: float = 0.99, foreground_threshold: float = 0.85) -> None:
+        super().__init__()
+        self.background_threshold = float(background_threshold)
+        self.foreground_threshold = float(foreground_threshold)
+
+    def extra_repr(self) -> str:
+        """The settings, for fingerprints."""
+        return _thresholds(self)
+
+    def forward(self, batch: Batch, probabilities: Tensor) -> Tensor:
+        """Grown labels.
+
+        Args:
+            batch: of it ``labels``, the seeds (N, h, w), and ``present``, the classes that tags name, bool (N, C).
+            probabilities: (N, C, h, w).
+
+        Returns:
+            Class ids (N, h, w) of the seeds' type, 255 where no seed got.
+
+        Raises:
+            DataError, SettingsError: see `grow_regions`.
+        """
+        return grow_regions(
+            batch["labels"],
+            probabilities,
+            batch["present"],
+            background_threshold=self.background_threshold,
+            foreground_threshold=self.foreground_threshold,
+            threads=torch.get_num_threads(),
+        )
+
+
+class SuperpixelGrowing(nn.Module):
+    """Whole superpixels go to the class that the network is sure of on average (Kim 2022, section 3.3.3).
+
+    Args:
+        background_threshold: what the mean probability of background must exceed.
+        foreground_threshold: the same of every other class.
+    """
+
+    needs: frozenset[str] = frozenset({"present", "superpixels"})
+
+    def __init__(self, background_threshold: float = 0.7, foreground_threshold: float = 0.7) -> None:
+        super().__init__()
+        self.background_threshold = float(background_threshold)
+        self.foreground_threshold = float(foreground_threshold)
+
+    def extra_repr(self) -> str:
+        """The settings, for fingerprints."""
+        return _thresholds(self)
+
+    def forward(self, batch: Batch, probabilities: Tensor) -> Tensor:
+        """Grown labels.
+
+        Args:
+            batch: of it ``labels`` and ``present`` as for `RegionGrowing`, and ``superpixels``, ids (N, h, w) from 0,
+                negative outside the photograph.
+            probabilities: (N, C, h, w).
+
+        Returns:
+            Class ids (N, h, w) of the seeds' type, 255 where neither a seed nor a sure superpixel is.
+
+        Raises:
+            DataError, SettingsError: see `grow_superpixels`.
+        """
+        superpixels, count = batch["superpixels"], None
+        if superpixels.device.type != "cpu":
+            superpixels, count = _renumbered(superpixels)
+        return grow_superpixels(
+            batch["labels"],
+            probabilities,
+            superpixels,
+            batch["present"],
+            background_threshold=self.background_threshold,
+            foreground_threshold=self.foreground_threshold,
+            superpixel_count=count,
+            threads=torch.get_num_threads(),
+        )
+
+
+class OnlineLabels(nn.Module):
+    """Targets from the network's own scores: they are refined by a CRF, and the batch's seeds grow on them.
+
+    Growth starts from the batch's seeds at every step. Only background and tagged classes compete in it; the refined
+    scores keep all classes, for the boundary loss.
+
+    Args:
+        growing: how ``labels`` grow; None leaves them as they are.
+        crf: what refines the softmax; None for none.
+        grow_on: "crf" to grow on the refined softmax if there is a `crf`, "softmax" on the network's own.
+
+    Raises:
+        SettingsError: `grow_on` is unknown.
+    """
+
+    def __init__(
+        self,
+        growing: RegionGrowing | SuperpixelGrowing | None = None,
+        crf: SoftmaxCRF | None = None,
+        *,
+        grow_on: Literal["crf", "softmax"] = "crf",
+    ) -> None:
+        super().__init__()
+        if grow_on not in GROW_ON:
+            raise SettingsError(unknown_choice("grow_on", grow_on, GROW_ON))
+        self.growing = growing
+        self.crf = crf
+        self.grow_on = grow_on
+
+    def extra_repr(self) -> str:
+        """What growing looks at, where there is a choice; growing and CRF tell their own settings."""
+        return f"grow_on={self.grow_on}" if self.growing is not None and self.crf is not None else ""
+
+    @property
+    def needs(self) -> frozenset[str]:
+        """Names of the batch entries it reads beside ``labels``."""
+        growing = frozenset() if self.growing is None else self.growing.needs | {"inside"}
+        return growing if self.crf is None else growing | {"image_on_grid"}
+
+    def forward(self, batch: Batch, scores: Tensor, network: nn.Module, position: Position) -> Targets:
+        """Targets of a step, without gradient.
+
+        Args:
+            batch: ``labels`` (N, h, w), and of ``present``, ``superpixels``, ``inside`` and ``image_on_grid`` what
+                `needs` names. ``inside``, bool (N, h, w), says where there is a photograph: nothing grows beside it.
+                ``image_on_grid`` is the photographs on the label grid, uint8 RGB (N, 3, h, w).
+            scores: the network's logits (N, C, h, w).
+            network: not used.
+            position: not used.
+        """
+        softmax = scores.detach().float().softmax(1)
+        refined = None if self.crf is None else self.crf(batch["image_on_grid"], softmax)
+        if self.growing is None:
+            return Targets(batch["labels"], refined)
+        grown_on = softmax if refined is None or self.grow_on == "softmax" else refined
+        # NaN is never sure, not even of a threshold of 0.
+        return Targets(self.growing(batch, grown_on.masked_fill(~batch["inside"][:, None], torch.nan)), refined)
+
+
+def _thresholds(growing: RegionGrowing | SuperpixelGrowing) -> str:
+    return f"background_threshold={growing.background_threshold}, foreground_threshold={growing.foreground_threshold}"
+
+
+def _renumbered(superpixels: Tensor) -> tuple[Tensor, int]:
+    """The same superpixels with small numbers, and what these lie below.
+
+    A view sees few of a photograph's superpixels, but finding the largest id would mean waiting for the device; the
+    ranks of the ids that are there lie below the number of pixels.
+
+    Args:
+        superpixels: (N, h, w); negative ids stay negative.
+    """
+    ids = superpixels.long()
+    ordered, order = ids.flatten(1).sort(1)
+    steps = ordered.diff(dim=1, prepend=ordered[:, :1]) != 0
+    ranks = torch.empty_like(ordered).scatter_(1, order, steps.cumsum(1)).view(ids.shape)
+    return ranks.masked_fill(ids < 0, -1), max(ordered.shape[1], 1)
