@@ -34,6 +34,7 @@ BENCHMARKS = (
     "random_walk",
     "class_patterns",
     "training",
+    "growing_steps",
     "inference",
 )
 NUMBERS = {1: "One thread", 2: "Two threads"}

@@ -10,7 +10,7 @@ import contextlib
 import dataclasses
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -43,13 +43,15 @@ COUNT = 48
 Patch = Callable[[], contextlib.AbstractContextManager[Any]]
 
 
-def prepared(method: str, threads: int, folder: Path) -> tuple[Environment, Plan]:
-    """The small preset of a method on some photographs, with a workspace in a folder."""
+def prepared(method: str, threads: int, folder: Path, **changes: Any) -> tuple[Environment, Plan]:
+    """The small preset of a method on some photographs, with a workspace in a folder; changes by dotted key."""
     data = PHOTOGRAPHS
     if not data.is_dir():
         data = write_demo_data(folder / "demo", train=COUNT, val=8)
     places = {"data": data, "workspace": folder / "workspace", "device": "cpu", "threads": threads, "workers": 0}
-    configuration = parse_arguments(METHODS[method], ["--config", f"small/{method}", *as_arguments(places)])
+    configuration = parse_arguments(
+        METHODS[method], ["--config", f"small/{method}", *as_arguments({**places, **changes})]
+    )
     env, plan = prepare(configuration, Reporter(quiet=True))
     samples = env.dataset.train.samples
     chosen = Split("train", samples[:: max(1, len(samples) // COUNT)][:COUNT])
@@ -79,30 +81,42 @@ class Training:
         env: the photographs.
         runtime: layout of the network, and who reads.
         patch: what is otherwise for this training.
+        parts: dotted names of modules of the system whose share of the time is told too, by what they are called.
     """
 
-    def __init__(self, stage: TrainingStage, env: Environment, runtime: Runtime, patch: Patch) -> None:
+    def __init__(
+        self,
+        stage: TrainingStage,
+        env: Environment,
+        runtime: Runtime,
+        patch: Patch = contextlib.nullcontext,
+        parts: Mapping[str, str] | None = None,
+    ) -> None:
         settings = dataclasses.replace(stage.training(), epochs=1000)
         self._patch = patch
         self._meter = Meter()
         self._images = 0
-        self._seconds = {"forward": 0.0, "optimiser": 0.0}
+        self._parts = dict(parts or {})
+        self._seconds = {"forward": 0.0, "optimiser": 0.0, **dict.fromkeys(self._parts, 0.0)}
+        self._marks: dict[str, float] = {}
         torch.manual_seed(0)
         with patch():
             system = stage.system(env)
             self._trainer = Trainer(system, settings, runtime)
             self._batches = training_batches(stage.samples(env), stage.open(env), settings, runtime)
-        system.register_forward_pre_hook(self._begin)
-        system.register_forward_hook(partial(self._end, "forward"))
+        modules = {part: system.get_submodule(name) for part, name in self._parts.items()}
+        for part, module in {"forward": system, **modules}.items():
+            module.register_forward_pre_hook(partial(self._begin, part))
+            module.register_forward_hook(partial(self._end, part))
         for optimizer in self._trainer.optimizers.values():
-            optimizer.register_step_pre_hook(self._begin)
+            optimizer.register_step_pre_hook(partial(self._begin, "optimiser"))
             optimizer.register_step_post_hook(partial(self._end, "optimiser"))
 
-    def _begin(self, *_: Any) -> None:
-        self._mark = time.perf_counter()
+    def _begin(self, part: str, *_: Any) -> None:
+        self._marks[part] = time.perf_counter()
 
     def _end(self, part: str, *_: Any) -> None:
-        self._seconds[part] += time.perf_counter() - self._mark
+        self._seconds[part] += time.perf_counter() - self._marks[part]
 
     def __call__(self) -> float:
         """Takes a step and returns its loss."""
@@ -126,9 +140,13 @@ class Training:
         figures = self._meter.summary()
         seconds = self._images / figures["images_per_second"]
         shares = {"waiting": figures["waiting_share"]}
-        shares |= {part: value / seconds for part, value in self._seconds.items()}
+        spent = {part: value / seconds for part, value in self._seconds.items()}
+        shares |= {part: share for part, share in spent.items() if part not in self._parts}
         shares["backward"] = 1 - sum(shares.values())
         listed = ", ".join(f"{part} {share:.1%}" for part, share in shares.items())
+        if self._parts:
+            # Modules called in the forward pass: they are in its share.
+            listed += f" (in forward {', '.join(f'{part} {spent[part]:.2%}' for part in self._parts)})"
         return f"{figures['images_per_second']:.1f} images/s; {listed}; loss {first_loss:.5f}"
 
 

@@ -14,7 +14,7 @@ from tag2mask.engine.workspace import Workspace
 
 COLOURS = {"disc": (220, 60, 40), "square": (50, 90, 220)}
 
-TINY = {
+TINY: dict[str, Any] = {
     "classifier": {
         "backbone": {"output_stride": 32, "weights": "none", "frozen_until": "blocks.0"},
         "views": {"crop": 64, "long_side": [48, 80]},
@@ -33,6 +33,46 @@ TINY = {
     "prediction": {"inference": {"long_side": 64}},
 }
 """Settings of `cam` that run in seconds, on random weights."""
+
+
+_GROWING = {key: TINY[key] for key in ("classifier", "cams", "prediction")}
+_SUPERPIXELS = {"backbone": {"name": "vit_tiny_patch16_224", "output_stride": 16, "weights": "none"}, "long_side": 64}
+
+TINY_OF: dict[str, dict[str, Any]] = {
+    "cam": TINY,
+    "supervised": {key: TINY[key] for key in ("segmenter", "prediction")},
+    "sec": {
+        **_GROWING,
+        "gradient": {"block": "blocks.2", "long_side": 64},
+        "online_crf": {"iterations": 2},
+        "segmenter": {**TINY["segmenter"], "loss": "seed"},
+    },
+    "dsrg": {
+        **_GROWING,
+        "gradient": {"block": "blocks.2", "long_side": 64},
+        "seeds": {
+            "foreground_threshold": 0.8,
+            "background": "gradient",
+            "background_below": 0.0,
+            "background_share": 0.1,
+        },
+        "growing": {"background_threshold": 0.3, "foreground_threshold": 0.3},
+        "online_crf": {"iterations": 2},
+        "segmenter": {**TINY["segmenter"], "loss": "balanced_seed"},
+        "retrain": {
+            "labels": {"inference": {"long_side": 64}, "crf": {"iterations": 2}},
+            "segmenter": TINY["segmenter"],
+        },
+    },
+    "superpixel": {
+        **_GROWING,
+        "superpixels": {**_SUPERPIXELS, "crf": {"iterations": 2}},
+        "seeds": {"foreground_threshold": 0.8},
+        "growing": {"background_threshold": 0.3, "foreground_threshold": 0.3},
+        "segmenter": {**TINY["segmenter"], "loss": "balanced_seed"},
+    },
+}
+"""The same for every method."""
 
 
 def write_shapes(root: Path, *, train: int = 6, val: int = 3, masks: bool = True, seed: int = 0) -> Path:

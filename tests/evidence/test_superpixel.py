@@ -16,8 +16,9 @@ from tag2mask.data.images import read_image
 from tag2mask.errors import DataError, SettingsError
 from tag2mask.evidence import superpixel
 from tag2mask.evidence._superpixel import SimilarityBits
-from tag2mask.evidence.superpixel import discover_superpixels
+from tag2mask.evidence.superpixel import discover_superpixels, label_superpixels
 from tag2mask.networks.backbones import create_backbone
+from tag2mask.refine.dense_crf import dense_crf, label_probabilities
 
 SIZES = st.one_of(st.integers(1, 40), st.sampled_from([127, 128, 129, 255, 256, 257, 300]))
 THRESHOLDS = st.sampled_from([0.0, 0.125, 0.25, 0.3, 0.5, 0.75, 0.95])
@@ -331,3 +332,103 @@ def test_cuda() -> None:
         assert torch.equal(labels.cpu(), expected)
         with torch.autocast("cuda", dtype=torch.bfloat16):
             assert torch.equal(discover_superpixels(batch.to("cuda"), 0.3, highest_first=highest_first), labels)
+
+
+def noise(height: int, width: int, seed: int = 0) -> np.ndarray[Any, np.dtype[np.uint8]]:
+    return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+
+
+def halves(height: int, width: int, column: int) -> np.ndarray[Any, np.dtype[np.uint8]]:
+    """A dark left part and a bright right one."""
+    image = np.full((height, width, 3), 40, np.uint8)
+    image[:, column:] = 200
+    return image
+
+
+def test_pixels_take_the_superpixel_of_the_patch_they_lie_in() -> None:
+    patches = np.array([[0, 1, 2], [3, 3, 1]])
+    for size in ((14, 21), (9, 10), (2, 3)):
+        labels = label_superpixels(noise(*size), patches, iterations=0)
+        assert labels.dtype == np.int32
+        for row in range(size[0]):
+            for column in range(size[1]):
+                patch = patches[int((row + 0.5) / size[0] * 2), int((column + 0.5) / size[1] * 3)]
+                assert labels[row, column] == patch
+
+
+def test_patches_that_saw_padding_lie_over_the_pixels_they_saw() -> None:
+    patches = np.array([[0, 1], [2, 3]])  # 7 pixels each, of a photograph of 9 x 6 that was padded to 14 x 14
+    labels = label_superpixels(noise(9, 6), patches, covered=(14, 14), iterations=0)
+    np.testing.assert_array_equal(labels, np.repeat([[0], [1]], [7, 2], axis=0).repeat(6, axis=1))
+
+
+def test_superpixels_are_refined_as_hard_labels_with_confidence() -> None:
+    image, patches = noise(20, 30) // 8, np.array([[0, 1, 1], [2, 2, 1]])
+    unary = label_probabilities(label_superpixels(image, patches, iterations=0).astype(np.uint8), 3, confidence=0.7)
+    expected = dense_crf(
+        image,
+        unary,
+        iterations=20,
+        gaussian_sxy=10,
+        gaussian_weight=10,
+        bilateral_sxy=20,
+        bilateral_srgb=5,
+        bilateral_weight=10,
+    ).argmax(0)
+    assert expected.max() > 0
+    np.testing.assert_array_equal(
+        label_superpixels(image, patches), np.unique(expected, return_inverse=True)[1].reshape(20, 30)
+    )
+
+
+def test_refined_superpixels_follow_the_edge() -> None:
+    labels = label_superpixels(halves(40, 60, 26), np.array([[0, 0, 1, 1]] * 3))
+    np.testing.assert_array_equal(labels, np.arange(60)[None].repeat(40, 0) >= 26)
+
+
+def test_superpixels_that_vanish_leave_no_gap() -> None:
+    patches = np.zeros((8, 12), np.int64)
+    patches[:, 6:] = 2
+    patches[3, 3] = 1  # one patch within a uniform half
+    labels = label_superpixels(halves(40, 60, 30), patches)
+    np.testing.assert_array_equal(labels, np.arange(60)[None].repeat(40, 0) >= 30)
+
+
+def test_more_superpixels_than_a_mask_has_classes() -> None:
+    patches = np.arange(20 * 15).reshape(20, 15)
+    image = np.kron(noise(20, 15), np.ones((4, 4, 1), np.uint8))
+    plain = label_superpixels(image, patches, iterations=0)
+    np.testing.assert_array_equal(plain, np.kron(patches, np.ones((4, 4), int)))
+    refined = label_superpixels(image, patches, gaussian_weight=0)
+    assert (refined == plain).mean() > 0.9
+    assert len(np.unique(refined)) == refined.max() + 1
+
+
+def test_one_superpixel_stays_one() -> None:
+    np.testing.assert_array_equal(label_superpixels(noise(5, 7), np.full((1, 1), 4)), np.zeros((5, 7)))
+
+
+def test_large_photographs_are_refined_on_a_smaller_copy() -> None:
+    patches = np.array([[0, 0, 1, 1]] * 3)
+    labels = label_superpixels(halves(160, 240, 104), patches, max_pixels=2400)
+    assert labels.shape == (160, 240)
+    np.testing.assert_array_equal(labels, np.arange(240)[None].repeat(160, 0) >= 104)
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "message"),
+    [
+        ({"image": np.zeros((4, 6), np.uint8)}, DataError, "image must be uint8 of shape"),
+        ({"image": np.zeros((4, 6, 3), np.float32)}, DataError, "not float32"),
+        ({"patches": np.zeros((2, 3))}, DataError, "patches must be integers"),
+        ({"patches": np.zeros((0, 3), int)}, DataError, "patches must be integers of shape"),
+        ({"covered": (4, 5)}, DataError, "cover 5x4 leave pixels of a 6x4 image out"),
+        ({"confidence": 0.0}, SettingsError, "confidence must be above 0"),
+        ({"max_pixels": 0}, SettingsError, "max_pixels must be 1 or more"),
+        ({"iterations": -1}, SettingsError, "iterations must be an integer"),
+    ],
+)
+def test_what_cannot_be_labelled_is_told(changes: dict[str, Any], error: type[Exception], message: str) -> None:
+    given = {"image": noise(4, 6), "patches": np.array([[0, 1, 2]])} | changes
+    with pytest.raises(error, match=message):
+        label_superpixels(**given)

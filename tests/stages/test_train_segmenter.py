@@ -1,4 +1,5 @@
 import dataclasses
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -144,8 +145,72 @@ FROZEN = BackboneSettings(frozen_until="blocks.1")
         ({"cache_features": True, "views": ViewSettings(whole=True)}, "frozen_until"),
         ({"cache_features": True, "backbone": FROZEN}, "views.whole"),
         ({"cache_features": True, "backbone": FROZEN, "views": ViewSettings(whole=True, colour=0.1)}, "colour"),
+        ({"cache_features": True, "backbone": FROZEN, "views": ViewSettings(whole=True), "scales": (1, 0.5)}, "scale"),
+        ({"scales": (0.5, 1.0)}, "scales"),
+        ({"scales": ()}, "scales"),
     ],
 )
 def test_settings_that_do_not_go_together(wrong: dict[str, Any], message: str) -> None:
     with pytest.raises(SettingsError, match=message):
         SegmenterSettings(**wrong)
+
+
+def test_losses_are_summed_over_the_scales_and_labels_made_once(finished: Finished) -> None:
+    env = finished.env
+    settings = dataclasses.replace(
+        finished.settings.segmenter, cache_features=False, loss="balanced_seed", scales=(1.0, 0.5)
+    )
+    stage = train_segmenter(finished.stage(RefineSeeds), settings)
+    system: Any = stage.system(env).eval()
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.randint(0, 3, (2, 16, 16), generator=generator).to(torch.uint8)
+    images = torch.randn(2, 3, 64, 64, generator=generator)
+    calls = []
+    supervision = system.supervision.forward
+
+    def watched(batch: Any, scores: Any, network: Any, position: Any) -> Any:
+        calls.append(scores)
+        return supervision(batch, scores, network, position)
+
+    system.supervision.forward = watched
+    ((total, count),) = system({"image": images, "labels": labels}, START).values()
+    assert len(calls) == 1
+    expected = []
+    for shown in (images, F.interpolate(images, (32, 32), mode="bilinear", align_corners=False)):
+        scores = F.interpolate(system.network(shown), (16, 16), mode="bilinear", align_corners=False)
+        expected.append(balanced_seed_loss(scores, labels)[0])
+    assert torch.equal(calls[0], F.interpolate(system.network(images), (16, 16), mode="bilinear", align_corners=False))
+    assert float(total.detach()) == pytest.approx(sum(float(value.detach()) for value in expected), rel=1e-5)
+    assert int(count) == 2
+
+
+def test_a_training_can_go_on_from_another(finished: Finished) -> None:
+    env, first = finished.env, segmenter(finished)
+    labels = finished.stage(RefineSeeds)
+    second = train_segmenter(labels, first.settings, start=first)
+    assert second.fingerprint(env) != first.fingerprint(env)
+    learnt, begun = first.load(env).state_dict(), second.system(env).network.state_dict()
+    for name, value in learnt.items():
+        assert torch.equal(value, begun[name])
+    other = dataclasses.replace(first.settings, head=dataclasses.replace(first.settings.head, width=8))
+    with pytest.raises(SettingsError, match="its backbone and its head"):
+        train_segmenter(labels, other, start=first)
+
+
+def test_without_growing_nothing_is_kept_of_epochs(finished: Finished, tmp_path: Path) -> None:
+    stage = segmenter(finished)
+    assert not stage.grows
+    assert not (stage.folder(finished.env) / "growth").exists()
+    assert stage.draw(finished.env, tmp_path) == []
+
+
+def test_fixed_labels_come_back_as_the_grid_sees_them(finished: Finished) -> None:
+    """What a supervision that changes nothing makes of a photograph is its own labels, at the grid's resolution."""
+    env, stage = finished.env, segmenter(finished)
+    labels = stage.online_labels(stage.trained_system(env), env)
+    for sample in stage.samples(env):
+        own = torch.from_numpy(stage.labels.load(env, sample.id))
+        made = labels(sample)
+        assert made.shape == own.shape
+        assert float((made == own).float().mean()) > 0.8
+        assert set(made.unique().tolist()) <= set(own.unique().tolist())

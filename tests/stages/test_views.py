@@ -7,6 +7,7 @@ import torch
 from tag2mask.data.view import IMAGE, to_view
 from tag2mask.errors import SettingsError
 from tag2mask.networks.backbones import create_backbone
+from tag2mask.settings import canonical
 from tag2mask.stages.views import ViewSettings, change_colours, load_photograph, view_photograph
 from tests.builders import shapes_dataset
 
@@ -32,6 +33,21 @@ def test_long_sides_and_factors_stay_in_their_range() -> None:
     assert all(45 <= max(view.resized) <= 180 for view in by_scale)
     assert all(view.output_size() == (32, 32) for view in by_side + by_scale)
     assert not any(view.mirror for view in views(ViewSettings(crop=32, mirror=False)))
+
+
+def test_one_of_several_factors_is_drawn() -> None:
+    drawn = views(ViewSettings(crop=32, scales=(0.5, 1.0, 1.5)), epochs=90)
+    sizes = [view.resized for view in drawn]
+    assert set(sizes) == {(30, 45), (60, 90), (90, 135)}
+    assert min(sizes.count(size) for size in set(sizes)) > 15
+    assert drawn == views(ViewSettings(crop=32, scales=(0.5, 1.0, 1.5)), epochs=90)
+    assert len({view.crop for view in drawn}) > 30  # the window is drawn beside the factor
+
+
+def test_without_factors_views_are_those_of_earlier_versions() -> None:
+    known = ViewSettings(crop=32, scale=(0.5, 2.0))
+    assert "scales" not in canonical(known, for_fingerprint=True)
+    assert canonical(ViewSettings(scales=(1.0,)), for_fingerprint=True)["scales"] == [1.0]
 
 
 @pytest.mark.parametrize(
@@ -113,6 +129,9 @@ def test_colours_change_by_no_more_than_the_strength() -> None:
         {"scale": (0.0, 1.0)},
         {"scale": (2.0, 1.0)},
         {"colour": 1.5},
+        {"scales": (0.5, 0.0)},
+        {"scales": (0.5, 1.0), "scale": (0.5, 2.0)},
+        {"scales": (0.5, 1.0), "long_side": (40, 80)},
     ],
 )
 def test_impossible_values_are_named(wrong: dict[str, Any]) -> None:

@@ -240,6 +240,8 @@ def whole_view(
 def from_whole_view(labels: torch.Tensor, view: View, size: tuple[int, int], *, stride: int = 1) -> torch.Tensor:
     """Brings ids made on the grid of a whole view back to the image: to each pixel the id of the cell over it.
 
+    Where the middle of that cell lies beside the image, the pixel takes the id of the cell before.
+
     Args:
         labels: (h, w), h and w as `view.output_size(stride)`.
         view: shows the whole image, from its top left corner on and not mirrored.
@@ -255,11 +257,13 @@ def from_whole_view(labels: torch.Tensor, view: View, size: tuple[int, int], *, 
     top, left, height, width = view.crop
     if view.mirror or (top, left) != (0, 0) or height < view.resized[0] or width < view.resized[1]:
         raise ValueError("ids come back from an unmirrored view of the whole image alone")
-    rows, columns = (
-        ((2 * torch.arange(pixels, device=labels.device) + 1) * resized // (2 * pixels)) // stride
-        for pixels, resized in zip(size, view.resized, strict=True)
-    )
-    return labels[rows][:, columns]
+    cells = []
+    for pixels, resized, length in zip(size, view.resized, (height, width), strict=True):
+        over = ((2 * torch.arange(pixels, device=labels.device) + 1) * resized // (2 * pixels)) // stride
+        # A last cell whose middle is beside the image holds nothing of it, even if it covers some of its pixels.
+        inside = int((_doubled_centres(0, length, stride) // 2 < resized).sum())
+        cells.append(over.clamp(max=max(inside - 1, 0)))
+    return labels[cells[0]][:, cells[1]]
 
 
 def _generator(seed: int, epoch: int, image_id: str) -> np.random.Generator:

@@ -10,11 +10,15 @@ from contextlib import contextmanager
 from threading import Lock
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
+from PIL import Image
 from torch import Tensor
 
 from tag2mask.errors import DataError, SettingsError
 from tag2mask.evidence._superpixel import SimilarityBits
+from tag2mask.refine.dense_crf import dense_crf
 
 _BLOCK_ROWS = 128  # rows of one product on a CPU: few enough to stay in the cache until they are bits
 _ROUNDS_PER_CHECK = 16  # rounds on an accelerator between two questions whether pixels remain
@@ -82,6 +86,111 @@ def discover_superpixels(features: Tensor, threshold: float, *, highest_first: b
         else:
             labels = _discover_together(normalised @ normalised.mT, threshold, highest_first)
     return labels if features.ndim == 3 else labels[0]
+
+
+def label_superpixels(
+    image: npt.NDArray[np.uint8],
+    patches: npt.NDArray[np.integer[Any]],
+    *,
+    covered: tuple[float, float] | None = None,
+    confidence: float = 0.7,
+    iterations: int = 20,
+    gaussian_sxy: float = 10.0,
+    gaussian_weight: float = 10.0,
+    bilateral_sxy: float = 20.0,
+    bilateral_srgb: float = 5.0,
+    bilateral_weight: float = 10.0,
+    max_pixels: int = 1_000_000,
+) -> npt.NDArray[np.int32]:
+    """Bring superpixels of patches to the photograph's pixels and to its edges (Kim, section 3.3.1).
+
+    A pixel takes the superpixel of the patch it lies in. The dense CRF then takes these labels as its unary, one label
+    per superpixel, and each pixel the most probable of its answer. The defaults are the constants behind the maps that
+    Kim published, meant for photographs of VOC's size, 500 pixels along the longer side.
+
+    Time and memory grow with pixels times superpixels: about 16 bytes for each pair.
+
+    Args:
+        image: the photograph, uint8 (H, W, 3).
+        patches: superpixel of each patch, integers of shape (rows, columns), as `discover_superpixels` numbers them.
+        covered: height and width, in pixels of the photograph, that all rows and columns of patches span from its
+            upper left corner; more than its own where it was padded for the network. None if they are its own.
+        confidence: probability of a pixel's own superpixel in the unary, the others share the rest; in (0, 1].
+        iterations: of mean field; 0 leaves the patches' borders as they are.
+        gaussian_sxy: see `tag2mask.dense_crf`, as all that follow.
+        gaussian_weight: its weight.
+        bilateral_sxy: in pixels.
+        bilateral_srgb: in steps of 0..255.
+        bilateral_weight: its weight.
+        max_pixels: larger photographs are refined on a copy shrunk to about this many pixels, and its labels enlarged
+            by nearest neighbour.
+
+    Returns:
+        int32 (H, W): superpixels from 0 without gaps, in the order of their numbers in `patches`. One that lies in the
+        padding or loses all its pixels to others is gone.
+
+    Raises:
+        DataError: an array of another shape or type, or patches that do not cover the photograph.
+        SettingsError: a parameter is out of its range.
+
+    Example:
+        >>> photo = np.zeros((2, 4, 3), dtype=np.uint8)
+        >>> label_superpixels(photo, np.array([[0, 3]]), iterations=0)
+        array([[0, 0, 1, 1],
+               [0, 0, 1, 1]], dtype=int32)
+    """
+    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or 0 in image.shape:
+        raise DataError(f"image must be uint8 of shape (H, W, 3), not {image.dtype} of shape {image.shape}")
+    if patches.ndim != 2 or patches.size == 0 or not np.issubdtype(patches.dtype, np.integer):
+        raise DataError(f"patches must be integers of shape (rows, columns), not {patches.dtype} of {patches.shape}")
+    if not 0 < confidence <= 1:
+        raise SettingsError(f"confidence must be above 0 and at most 1, not {confidence}")
+    if max_pixels < 1:
+        raise SettingsError(f"max_pixels must be 1 or more, not {max_pixels}")
+    height, width = image.shape[:2]
+    spanned = covered or (height, width)
+    if spanned[0] < height or spanned[1] < width:
+        raise DataError(
+            f"patches that cover {spanned[1]:g}x{spanned[0]:g} leave pixels of a {width}x{height} image out"
+        )
+    labels = patches[np.ix_(_cells(height, spanned[0], len(patches)), _cells(width, spanned[1], patches.shape[1]))]
+    labels = _numbered(labels)
+    if iterations == 0 or labels.max() == 0:
+        return labels
+    shrink = min(1.0, (max_pixels / (height * width)) ** 0.5)
+    small = max(1, round(shrink * height)), max(1, round(shrink * width))
+    rows, columns = _cells(small[0], small[0], height), _cells(small[1], small[1], width)
+    shown = Image.fromarray(image).resize(small[::-1], Image.Resampling.BOX) if shrink < 1 else image
+    refined = dense_crf(
+        np.asarray(shown),
+        _label_probabilities(labels[np.ix_(rows, columns)], int(labels.max()) + 1, confidence),
+        iterations=iterations,
+        gaussian_sxy=gaussian_sxy * shrink,
+        gaussian_weight=gaussian_weight,
+        bilateral_sxy=bilateral_sxy * shrink,
+        bilateral_srgb=bilateral_srgb,
+        bilateral_weight=bilateral_weight,
+        max_pixels=None,
+    ).argmax(0)
+    return _numbered(refined[np.ix_(_cells(height, height, small[0]), _cells(width, width, small[1]))])
+
+
+def _cells(pixels: int, spanned: float, cells: int) -> npt.NDArray[np.intp]:
+    """Index of the cell that each pixel's centre lies in, along one side of which the cells span so many pixels."""
+    index: npt.NDArray[np.intp] = ((np.arange(pixels) + 0.5) * cells / spanned).astype(np.intp)
+    return index.clip(max=cells - 1)
+
+
+def _numbered(labels: npt.NDArray[np.integer[Any]]) -> npt.NDArray[np.int32]:
+    """The same partition, numbered from 0 without gaps and in the same order."""
+    return np.unique(labels, return_inverse=True)[1].reshape(labels.shape).astype(np.int32)
+
+
+def _label_probabilities(labels: npt.NDArray[np.int32], count: int, confidence: float) -> npt.NDArray[np.float32]:
+    """`tag2mask.refine.dense_crf.label_probabilities` for more labels than a mask has classes, none unlabelled."""
+    probabilities = np.full((count, *labels.shape), (1 - confidence) / (count - 1), dtype=np.float32)
+    np.put_along_axis(probabilities, labels[None].astype(np.intp), np.float32(confidence), axis=0)
+    return probabilities
 
 
 @contextmanager

@@ -7,6 +7,9 @@ from typing import Any
 from tag2mask.engine.plan import Plan
 from tag2mask.errors import SettingsError, unknown_choice
 from tag2mask.methods.cam import CamSettings, cam
+from tag2mask.methods.dsrg import DsrgSettings, dsrg
+from tag2mask.methods.sec import SecSettings, sec
+from tag2mask.methods.superpixel import SuperpixelMethodSettings, superpixel
 from tag2mask.methods.supervised import SupervisedSettings, supervised
 
 
@@ -40,6 +43,27 @@ METHODS: dict[str, Method] = {
             "Zhou et al., CVPR 2016; Kim, dissertation 2022, chapter 1",
             CamSettings,
             cam,
+        ),
+        Method(
+            "sec",
+            "seed, expand and constrain: sparse seeds, weighted rank pooling and a loss that follows edges",
+            "Kolesnikov and Lampert, ECCV 2016",
+            SecSettings,
+            sec,
+        ),
+        Method(
+            "dsrg",
+            "seeds that grow over what the segmenter is sure of, at every training step; then retraining",
+            "Huang et al., CVPR 2018",
+            DsrgSettings,
+            dsrg,
+        ),
+        Method(
+            "superpixel",
+            "seeds that grow over superpixels discovered in a self-supervised transformer",
+            "Kim, dissertation 2022, chapter 3",
+            SuperpixelMethodSettings,
+            superpixel,
         ),
         Method(
             "supervised",

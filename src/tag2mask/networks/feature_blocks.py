@@ -9,10 +9,11 @@ from bisect import bisect_left
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from operator import attrgetter
-from typing import Any, Self
+from typing import Any, Literal, Self, get_args
 
 import torch
 import torch.nn.functional as F
+from timm.models.vision_transformer import ResPostBlock
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torchvision.transforms.v2 import functional as transforms
@@ -20,6 +21,9 @@ from torchvision.transforms.v2 import functional as transforms
 from tag2mask.errors import SettingsError, unknown_choice
 from tag2mask.networks.folded_norm import fold_batch_norms
 from tag2mask.networks.weights import WeightsInfo
+
+KeyCentre = Literal["bias", "mean", "none"]
+"""What `VitBackbone.keys` subtracts from keys: the layer's key bias, the image's mean key, or nothing."""
 
 _PROBE_SIZE = 64  # side in pixels of the image that tells blocks' channels and strides; a multiple of every stride
 
@@ -276,9 +280,7 @@ class VitBackbone(Backbone):
     """
 
     def forward(self, images: Tensor) -> Tensor:
-        rows, columns = (-(-size // self.stride) for size in images.shape[2:])
-        patches = self.tokens(images)[:, self._network.num_prefix_tokens :]
-        return patches.transpose(1, 2).unflatten(2, (rows, columns))
+        return self._grid(self.tokens(images), images)
 
     def tokens(self, images: Tensor) -> Tensor:
         """Tokens at `block`: class and register tokens first, then the patches row by row.
@@ -290,6 +292,57 @@ class VitBackbone(Backbone):
             (N, prefix tokens + ceil(H / stride) * ceil(W / stride), channels).
         """
         return self._advance(images, 0, len(self.blocks))
+
+    def keys(self, images: Tensor, *, centre: KeyCentre = "bias") -> Tensor:
+        """Keys of the attention layer in the last transformer block that is kept, all heads side by side.
+
+        The features of superpixel discovery (Kim, dissertation 2022, section 3.3.1). Where a layer normalises its keys
+        head by head, these are the keys before that. A layer's key bias adds the same to all of a query's scores, which
+        the softmax takes out again, so training leaves it free: DINOv2's is as long as the keys and makes all of them
+        alike.
+
+        Args:
+            images: (N, 3, H, W), normalised.
+            centre: "bias" leaves the layer's key bias out, if it has one; "mean" subtracts each image's mean over its
+                patches, those that lie in the padding among them; "none" takes keys as they are.
+
+        Returns:
+            (N, d, ceil(H / stride), ceil(W / stride)), a vector per patch; class and register tokens have none here. d
+            is the width of the attention layer, as a rule the backbone's channels.
+
+        Raises:
+            SettingsError: there is no such centre, `block` is before the first transformer block, or the block has
+                several attention layers side by side.
+        """
+        if centre not in get_args(KeyCentre):
+            raise SettingsError(unknown_choice("centre of keys", centre, get_args(KeyCentre)))
+        index = max((i for i, name in enumerate(self.blocks) if name.startswith("blocks.")), default=None)
+        if index is None:
+            raise SettingsError(f"backbone '{self.name}' up to block '{self.block}' has no attention layer")
+        block: Any = self.network.get_submodule(self.blocks[index])
+        if hasattr(block, "attn"):
+            # A block that normalises what its attention returns gives the attention its tokens as they are.
+            norm = nn.Identity() if isinstance(block, ResPostBlock) else block.norm1
+            projection = block.attn.qkv
+            width = projection.out_features // 3
+        elif hasattr(block, "in_proj"):  # one projection for attention and feed-forward layer, the keys last but one
+            norm, projection, width = block.in_norm, block.in_proj, block.in_split[-2]
+        else:
+            raise SettingsError(
+                f"backbone '{self.name}' has several attention layers in a block, so no one layer's keys"
+            )
+        part = slice(-2 * width, -width)  # queries, keys, values
+        # Under "mean" a bias would cancel, and in half precision what is subtracted is lost to rounding.
+        bias = projection.bias[part] if centre == "none" and projection.bias is not None else None
+        keys = F.linear(norm(self._advance(images, 0, index)), projection.weight[part], bias)
+        grid = self._grid(keys, images)
+        return grid - grid.mean((2, 3), keepdim=True) if centre == "mean" else grid
+
+    def _grid(self, tokens: Tensor, images: Tensor) -> Tensor:
+        """The patches' tokens of these images, (N, tokens, d) -> (N, d, rows, columns)."""
+        rows, columns = (-(-size // self.stride) for size in images.shape[2:])
+        patches = tokens[:, self._network.num_prefix_tokens :]
+        return patches.transpose(1, 2).unflatten(2, (rows, columns))
 
     @property
     def _network(self) -> Any:

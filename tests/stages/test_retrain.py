@@ -1,0 +1,65 @@
+import dataclasses
+
+import numpy as np
+import torch
+
+from tag2mask.data.classes import BACKGROUND
+from tag2mask.networks.inference import InferenceSettings
+from tag2mask.stages.predict import predict_mask
+from tag2mask.stages.retrain import (
+    LabelTrainingPhotographs,
+    RetrainSettings,
+    TrainingLabelSettings,
+    label_training_photographs,
+    retrain,
+)
+from tag2mask.stages.train_segmenter import TrainSegmenter
+from tag2mask.stages.views import load_photograph
+from tests.stages.conftest import Finished
+
+SCALES = InferenceSettings(long_side=64, scales=(0.75, 1.0), mirror=False, merge="logits")
+
+
+def labels(finished: Finished, *, restrict: bool) -> LabelTrainingPhotographs:
+    model = finished.plan.model
+    assert isinstance(model, TrainSegmenter)
+    stage = label_training_photographs(model, TrainingLabelSettings(SCALES, False, restrict_to_tags=restrict))
+    stage.run(finished.env)
+    return stage
+
+
+def test_labels_are_predictions_of_background_and_tagged_classes(finished: Finished) -> None:
+    env, stage = finished.env, labels(finished, restrict=True)
+    network = stage.segmenter.load(env)
+    assert stage.split == "train"
+    for sample in stage.samples(env):
+        made = stage.load(env, sample.id)
+        assert set(np.unique(made)) <= {BACKGROUND, *sample.tags}
+        expected = predict_mask(network, load_photograph(sample), stage.settings, env.runtime, class_ids=sample.tags)
+        assert np.array_equal(made, expected)
+
+
+def test_labels_can_take_all_classes(finished: Finished) -> None:
+    env, stage = finished.env, labels(finished, restrict=False)
+    network = stage.segmenter.load(env)
+    sample = stage.samples(env)[0]
+    expected = predict_mask(network, load_photograph(sample), stage.settings, env.runtime)
+    assert np.array_equal(stage.load(env, sample.id), expected)
+    assert stage.fingerprint(env) != labels(finished, restrict=True).fingerprint(env)
+
+
+def test_retraining_goes_on_or_starts_afresh(finished: Finished) -> None:
+    env, stage = finished.env, labels(finished, restrict=True)
+    settings = RetrainSettings(segmenter=finished.settings.segmenter)
+    goes_on = retrain(stage.segmenter, stage, settings)
+    afresh = retrain(stage.segmenter, stage, dataclasses.replace(settings, from_first=False))
+    learnt = stage.segmenter.load(env).state_dict()
+
+    def same(training: TrainSegmenter) -> bool:
+        return all(
+            torch.equal(value, learnt[name]) for name, value in training.system(env).network.state_dict().items()
+        )
+
+    assert same(goes_on)
+    assert not same(afresh)
+    assert goes_on.labels is afresh.labels is stage
