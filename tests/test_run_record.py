@@ -138,6 +138,7 @@ def test_a_record_of_an_early_version_is_that_of_a_finished_run(tmp_path: Path) 
         json.dumps({**OLD, "metrics": None}),
         json.dumps({**OLD, "metrics": {"val": None}}),
         json.dumps({**OLD, "metrics": {"val": {"mean_iou": "high"}}}),
+        json.dumps({**OLD, "metrics": {"val": {"saliency": 1}}}),
         json.dumps({**OLD, "photographs": None}),
         json.dumps({**OLD, "photographs": {"train": None}}),
         json.dumps({**OLD, "versions": []}),

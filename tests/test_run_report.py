@@ -180,6 +180,7 @@ def test_facts_figures_stages_and_settings(made: Made) -> None:
     assert str(made.env.dataset.root) in facts["data"]
     assert facts["photographs"] == "6 train, 3 val"
     assert "no mask is seen" in facts["learnt from"]
+    assert facts["saliency"] == "none"
     assert facts["machine"] == "cpu, precision 32-true, 2 threads"
     assert facts["seed"] == "0"
     assert facts["date"].startswith(record.finished[:16].replace("T", " ") + " UTC")

@@ -26,6 +26,8 @@ _HOMES = {
     "prune_workspace": "tag2mask.housekeeping",
     "check_data": "tag2mask.data.check",
     "convert_data": "tag2mask.data.convert",
+    "superpixels": "tag2mask.photograph_verbs",
+    "study_superpixels": "tag2mask.study.superpixels.verb",
     "dense_crf": "tag2mask.refine.dense_crf",
     "Tag2MaskError": "tag2mask.errors",
 }
@@ -38,7 +40,9 @@ if TYPE_CHECKING:
     from tag2mask.errors import Tag2MaskError as Tag2MaskError
     from tag2mask.housekeeping import list_workspace as list_workspace
     from tag2mask.housekeeping import prune_workspace as prune_workspace
+    from tag2mask.photograph_verbs import superpixels as superpixels
     from tag2mask.refine.dense_crf import dense_crf as dense_crf
+    from tag2mask.study.superpixels.verb import study_superpixels as study_superpixels
     from tag2mask.verbs import demo as demo
     from tag2mask.verbs import evaluate as evaluate
     from tag2mask.verbs import list_backbones as list_backbones

@@ -102,11 +102,11 @@ class WorkspaceListing:
 
     def table(self) -> str:
         """The listing as text for a person."""
-        rows = [f"{'run':<32} {'state':<10} {'date':<16} {'figure':<14} {'own':>9} {'stages':>9}  data"]
+        rows = [f"{'run':<32} {'state':<10} {'date':<16} {'figure':<23} {'own':>9} {'stages':>9}  data"]
         for run in self.runs:
             date = run.date[:16].replace("T", " ")
             rows.append(
-                f"{run.name:<32} {run.state:<10} {date or '-':<16} {run.headline or '-':<14} {in_bytes(run.bytes):>9} "
+                f"{run.name:<32} {run.state:<10} {date or '-':<16} {run.headline or '-':<23} {in_bytes(run.bytes):>9} "
                 f"{in_bytes(run.stage_bytes):>9}  {run.data or '-'}"
             )
         rows += ["", f"{'stage':<40} {'state':<10} {'runs':>4} {'size':>9}"]
@@ -311,10 +311,14 @@ def _listed_run(folder: Path, sizes: dict[str, int], *, locked: bool) -> ListedR
 
 
 def _headline(record: RunRecord) -> str:
-    """The figure one asks for first: of the masks of val where there is truth, else of the classifier."""
+    """The figure one asks for first: of the masks of val where there is truth, else of the classifier.
+
+    It says so where saliency was used, whose maker learnt from masks of other data.
+    """
     figures = record.metrics
     if "mean_iou" in figures.get("val", {}):
-        return f"val mIoU {percent(figures['val']['mean_iou'])}"
+        mark = ", saliency" if figures["val"].get("saliency") else ""
+        return f"val mIoU {percent(figures['val']['mean_iou'])}{mark}"
     for values in figures.values():
         if "mean_average_precision" in values:
             return f"mAP {percent(values['mean_average_precision'])}"

@@ -19,7 +19,7 @@ from tag2mask.files import atomic_path, write_bytes
 from tag2mask.networks.model_file import load_model, read_header, save_model
 from tag2mask.networks.segmenter import Segmenter
 from tag2mask.run_record import finish_run, run_folder
-from tag2mask.run_report import REPORT_FILE, SETTINGS_FILE, loss_curves, settings_yaml, write_report
+from tag2mask.run_report import REPORT_FILE, SETTINGS_FILE, loss_curves, plan_notes, settings_yaml, write_report
 from tag2mask.settings import canonical
 
 
@@ -84,8 +84,7 @@ def headlines(plan: Plan, env: Environment) -> list[str]:
 
 def summary(title: str, plan: Plan, runs: list[StageRun], env: Environment) -> str:
     """A run's figures as text."""
-    notes = [*plan.notes, *(note for stage in plan.results.values() for note in stage.notes(env))]
-    lines = [f"# {title}", "", *(f"- {line}" for line in [*headlines(plan, env), *notes])]
+    lines = [f"# {title}", "", *(f"- {line}" for line in [*headlines(plan, env), *plan_notes(plan, env)])]
     lines += ["", "## Time per stage", ""]
     for run in runs:
         state = " (made by an earlier run)" if run.cached else ""

@@ -240,6 +240,7 @@ def _check_kinds(record: RunRecord) -> None:
         _check_kind(f"metrics.{key}", figures, dict)
         for headline in _HEADLINE_FIGURES:
             _check_kind(f"metrics.{key}.{headline}", figures.get(headline, 0.0), float | int | None)
+        _check_kind(f"metrics.{key}.saliency", figures.get("saliency", ""), str)
     for stage in record.stages:
         for name in ("name", "split", "folder"):
             _check_kind(f"stages.{name}", getattr(stage, name), str)

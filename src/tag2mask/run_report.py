@@ -40,6 +40,7 @@ from tag2mask.methods.registry import find_method
 from tag2mask.networks.weights import WEIGHT_SOURCES
 from tag2mask.run_record import RunRecord
 from tag2mask.stages.evaluate import Evaluate
+from tag2mask.stages.saliency_maps import saliency_notes, saliency_source
 from tag2mask.stages.train_classifier import ScoreClassifier
 
 REPORT_FILE = "report.html"
@@ -50,6 +51,9 @@ _SIDE = 480
 
 _SPLITS: tuple[SplitName, ...] = ("train", "val")
 _FILE_SETTINGS = ("train_list", "val_list", "labels_csv", "val_csv", "labels_npy")
+_NO_FILES: dict[str, tuple[str, ...]] = {"weights": WEIGHT_SOURCES, "path": ("",)}
+"""Settings of methods that name a file or folder, whatever group they are in, and what else they can be."""
+
 _NO_LOSS = {"step", "learning_rate", "images_per_second", "waiting_share"}
 
 
@@ -74,6 +78,15 @@ def write_report(path: Path, title: str, record: RunRecord, plan: Plan, env: Env
     return path
 
 
+def plan_notes(plan: Plan, env: Environment) -> list[str]:
+    """What a reader of a plan's figures has to know, a sentence each."""
+    return [
+        *plan.notes,
+        *(note for stage in plan.results.values() for note in stage.notes(env)),
+        *saliency_notes(env, *plan.stages()),
+    ]
+
+
 def report_content(title: str, record: RunRecord, plan: Plan, env: Environment, *, gallery: int) -> ReportContent:
     """What the page of a finished run shows; arguments as for `write_report`."""
     palette = voc_palette()
@@ -81,9 +94,9 @@ def report_content(title: str, record: RunRecord, plan: Plan, env: Environment, 
     headlines = [(name, line) for name, stage in results if (line := stage.headline(env))]
     return ReportContent(
         title=title,
-        facts=_facts(record, env),
+        facts=_facts(record, plan, env),
         headlines=headlines,
-        notes=[*plan.notes, *(note for stage in plan.results.values() for note in stage.notes(env))],
+        notes=plan_notes(plan, env),
         classes=[(name, "#" + palette[index].tobytes().hex()) for index, name in enumerate(env.dataset.label_names)],
         scores=_scores(plan, env),
         trainings=[
@@ -172,7 +185,7 @@ def _settings_anywhere(record: RunRecord) -> dict[str, Any]:
 
     What is no text where a path is expected stays, for the parser to refuse.
     """
-    settings = {**record.run, **record.runtime, **_with_absolute_weights(record.settings, record.directory)}
+    settings = {**record.run, **record.runtime, **_with_absolute_paths(record.settings, record.directory)}
     for name in _FILE_SETTINGS:
         if isinstance(value := settings.get(name), str):
             settings[name] = _table_anywhere(value, record)
@@ -181,13 +194,13 @@ def _settings_anywhere(record: RunRecord) -> dict[str, Any]:
     return {**settings, "data": record.data}
 
 
-def _with_absolute_weights(settings: dict[str, Any], directory: str) -> dict[str, Any]:
-    """Settings of a method with the files of pretrained weights found from a directory."""
+def _with_absolute_paths(settings: dict[str, Any], directory: str) -> dict[str, Any]:
+    """Settings of a method with what they name on disk, weights or saliency, found from a directory."""
     found = {}
     for name, value in settings.items():
         if isinstance(value, dict):
-            value = _with_absolute_weights(value, directory)
-        elif name == "weights" and isinstance(value, str) and value not in WEIGHT_SOURCES:
+            value = _with_absolute_paths(value, directory)
+        elif isinstance(value, str) and value not in _NO_FILES.get(name, (value,)):
             # A path of the home folder is as good as an absolute one.
             value = value if value.startswith("~") else str(Path(directory, value))
         found[name] = value
@@ -201,11 +214,14 @@ def _table_anywhere(name: str, record: RunRecord) -> str:
     return str(path) if path.suffix and path.is_file() and not Path(record.data, name).exists() else name
 
 
-def _facts(record: RunRecord, env: Environment) -> list[tuple[str, str]]:
+def _facts(record: RunRecord, plan: Plan, env: Environment) -> list[tuple[str, str]]:
     method, runtime = find_method(record.method), record.runtime
     layout = f" (layout: {env.dataset.layout})" if env.dataset.layout else ""
     lists = ", ".join(f"{len(split):,} {split.name}" for split in env.dataset.splits)
     learnt = "photographs and their tags; no mask is seen in training" if method.tags_only else "true masks"
+    saliency = saliency_source(*plan.stages())
+    if method.tags_only and saliency:
+        learnt = "photographs, their tags and saliency; no mask of these photographs is seen in training"
     seconds = sum(stage.seconds for stage in record.stages)
     return [
         ("method", f"{method.name}: {method.title}"),
@@ -214,6 +230,7 @@ def _facts(record: RunRecord, env: Environment) -> list[tuple[str, str]]:
         ("photographs", lists),
         ("classes", f"{env.dataset.num_classes}"),
         ("learnt from", learnt),
+        ("saliency", saliency or "none"),
         ("machine", f"{runtime['device']}, precision {runtime['precision']}, {runtime['threads']} threads"),
         ("seed", f"{runtime['seed']}"),
         ("date", _readable_time(record.finished)),

@@ -9,7 +9,7 @@ from tag2mask.methods.registry import METHODS, Method, find_method
 
 def test_a_method_is_found_by_its_name() -> None:
     assert find_method("cam") is METHODS["cam"]
-    with pytest.raises(SettingsError, match="unknown method 'cap'; choices: cam, supervised"):
+    with pytest.raises(SettingsError, match="unknown method 'cap'; choices: cam, sec, dsrg, superpixel, supervised"):
         find_method("cap")
 
 

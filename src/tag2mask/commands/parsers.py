@@ -2,7 +2,7 @@
 
 import argparse
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     Commands = argparse._SubParsersAction[argparse.ArgumentParser]
@@ -36,6 +36,18 @@ def add_group(commands: "Commands", name: str, text: str) -> "Commands":
     """Adds a command that has commands of its own (`data check`), and returns where these are added."""
     parser = commands.add_parser(name, help=text, description=text)
     return parser.add_subparsers(metavar="COMMAND", required=True)
+
+
+def add_machine(parser: argparse.ArgumentParser) -> None:
+    """Adds the options of the machine that computes; `machine_of` reads them."""
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: %(default)s)")
+    parser.add_argument("--precision", default="32-true", help="32-true or bf16-mixed (default: %(default)s)")
+    parser.add_argument("--threads", type=int, default=0, help="0 takes all processors (default: %(default)s)")
+
+
+def machine_of(arguments: argparse.Namespace) -> dict[str, Any]:
+    """What `add_machine` added, as settings of a `Runtime`."""
+    return {name: getattr(arguments, name) for name in ("device", "precision", "threads")}
 
 
 def add_allow_pickle(parser: argparse.ArgumentParser, file: str) -> None:
