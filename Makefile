@@ -53,7 +53,10 @@ $(VENV)/.installed: $(VENV)/.created $(INPUTS)
 
 $(VENV)/.developer: $(VENV)/.created $(INPUTS)
 	@$(MAKE) --no-print-directory check-tools
-	$(BIN)/python -m pip install --quiet --editable '.[offline,coco,bench,dev]'
+	$(BIN)/python -m pip install --quiet --editable '.[offline,coco,study,bench,dev]'
+	@# Two packages fill the folder cv2, and pip promises no order: the one with ximgproc has to come last, at one version.
+	@$(BIN)/python -c 'import cv2; from importlib.metadata import version; cv2.ximgproc.createSuperpixelSLIC; assert version("opencv-contrib-python-headless") == version("opencv-python-headless")' 2>/dev/null || \
+	$(BIN)/python -m pip install --quiet --no-deps --force-reinstall "opencv-contrib-python-headless==$$($(BIN)/python -c 'from importlib.metadata import version; print(version("opencv-python-headless"))')"
 	@touch $@ $(VENV)/.installed
 
 clean:  ## remove the virtual environment and what was built

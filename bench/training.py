@@ -92,7 +92,7 @@ class Training:
         patch: Patch = contextlib.nullcontext,
         parts: Mapping[str, str] | None = None,
     ) -> None:
-        settings = dataclasses.replace(stage.training(), epochs=1000)
+        settings = dataclasses.replace(stage.training(), epochs=1000, steps=0)
         self._patch = patch
         self._meter = Meter()
         self._images = 0

@@ -2,6 +2,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from tag2mask import input_check
 from tag2mask.configure import as_arguments, parse_arguments
@@ -10,11 +11,12 @@ from tag2mask.engine.environment import Environment
 from tag2mask.engine.plan import Plan
 from tag2mask.engine.progress import Reporter
 from tag2mask.engine.workspace import Workspace
-from tag2mask.errors import DataError
+from tag2mask.errors import DataError, WeightsError
 from tag2mask.input_check import check_input
 from tag2mask.methods.registry import METHODS
+from tag2mask.stages.saliency_maps import MakeSaliencyMaps
 from tag2mask.verbs import prepare
-from tests.builders import TINY, write_shapes
+from tests.builders import TINY, TINY_OF, write_shapes
 
 
 def prepared(folder: Path) -> tuple[Plan, Environment]:
@@ -73,6 +75,32 @@ def test_the_first_bad_one_is_named_and_all_are_counted(data: Path, tmp_path: Pa
     assert str(caught.value).startswith(f"{data / 'JPEGImages' / 'shape_04.png'}: ")
     assert "; 3 photographs or masks cannot be used; " in str(caught.value)
     assert f"`tag2mask data check '{data}'`" in str(caught.value)
+
+
+def test_the_saliency_network_is_tried_before_anything_runs(data: Path, tmp_path: Path) -> None:
+    pytest.importorskip("onnxruntime")
+    (tmp_path / "net.onnx").write_bytes(b"no network")
+    given = {"data": data, "workspace": tmp_path / "ws", "device": "cpu", **TINY_OF["dsrg"]}
+    saliency = {"saliency.source": "onnx", "saliency.path": tmp_path / "net.onnx", "seeds.background": "saliency"}
+    env, plan = prepare(parse_arguments(METHODS["dsrg"], as_arguments(given | saliency)), Reporter(quiet=True))
+    with pytest.raises(WeightsError, match=r"net\.onnx: not a readable ONNX file"):
+        check_input(plan, env)
+    assert not (tmp_path / "ws").exists()
+
+
+def test_saliency_maps_are_tried_once(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for path in sorted((data / "JPEGImages").iterdir()):
+        Image.open(path).convert("L").save(data / path.name)
+    given = {"data": data, "workspace": tmp_path / "ws", "device": "cpu", **TINY_OF["dsrg"]}
+    saliency = {"saliency.source": "folder", "saliency.path": data, "seeds.background": "saliency"}
+    configuration = parse_arguments(METHODS["dsrg"], as_arguments(given | saliency))
+    tried = []
+    monkeypatch.setattr(MakeSaliencyMaps, "check", lambda self, env: tried.append(self.settings.source))
+    for _ in range(2):
+        env, plan = prepare(configuration, Reporter(quiet=True))
+        check_input(plan, env)
+        env.workspace.save_digests()
+    assert tried == ["folder"]
 
 
 def test_a_mask_of_another_size_is_told_early(data: Path, tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from tag2mask.settings import FINGERPRINT_AS, LATER, OMIT, canonical
 
 class Rule(Enum):
     SUM = "sum"
+    MAX = "max"
 
 
 @dataclass(frozen=True)
@@ -42,12 +43,14 @@ def test_fingerprints_know_of_a_field_what_its_function_gives() -> None:
 class Grown:
     old: int = 1
     new: tuple[float, ...] = field(default=(1.0,), metadata=LATER)
+    part: Inner = field(default_factory=Inner, metadata=LATER)
 
 
 def test_a_setting_added_later_changes_no_fingerprint_until_it_is_used() -> None:
     assert canonical(Grown(), for_fingerprint=True) == {"old": 1}
     assert canonical(Grown(new=(1.0, 0.5)), for_fingerprint=True) == {"old": 1, "new": [1.0, 0.5]}
-    assert canonical(Grown()) == {"old": 1, "new": [1.0]}
+    assert canonical(Grown(part=Inner(Rule.MAX)), for_fingerprint=True) == {"old": 1, "part": {"rule": "max"}}
+    assert canonical(Grown()) == {"old": 1, "new": [1.0], "part": {"rule": "sum"}}
 
 
 def test_a_value_without_a_form_is_refused() -> None:

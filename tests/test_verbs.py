@@ -85,6 +85,8 @@ def test_photographs_are_named_by_their_place(photographs: Path) -> None:
     (photographs / "empty").mkdir()
     with pytest.raises(DataError, match="empty: no photographs"):
         find_photographs([photographs / "empty"])
+    with pytest.raises(DataError, match="lies in the folder for results"):
+        find_photographs([photographs / "more"], out=photographs)
 
 
 def test_masks_and_overlays_are_written(model: Path, photographs: Path, network: Segmenter, tmp_path: Path) -> None:

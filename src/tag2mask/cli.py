@@ -10,8 +10,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from tag2mask import __version__
-from tag2mask.commands import data, report, workspace
-from tag2mask.commands.parsers import add_command
+from tag2mask.commands import data, report, study, superpixels, workspace
+from tag2mask.commands.parsers import add_command, add_machine, machine_of
 from tag2mask.errors import SettingsError, Tag2MaskError, full_memory
 from tag2mask.plurals import plural
 
@@ -107,7 +107,7 @@ def _parser() -> argparse.ArgumentParser:
     sub = add_command(commands, "demo", _demo, "draw the demo data, train on its tags, show the result")
     sub.add_argument("--out", default="tag2mask-demo", help="folder for data and workspace (default: %(default)s)")
     sub.add_argument("--config", default="demo/cam", help="preset or YAML for the method cam (default: %(default)s)")
-    _add_machine(sub)
+    add_machine(sub)
 
     sub = add_command(commands, "run", _run_help, "train a method on tagged photographs", description=RUN_HELP)
     sub.add_argument("method", metavar="METHOD", nargs="?", help="one of `tag2mask list-methods`")
@@ -120,7 +120,7 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--out", required=True, metavar="DIR", help="gets masks/ (palette PNG) and overlays/ (JPEG)")
     sub.add_argument("--tags", metavar="CSV", help="image_path,label: restrict each mask to its photograph's tags")
     sub.add_argument("--no-crf", action="store_true", help="leave the dense CRF out")
-    _add_machine(sub)
+    add_machine(sub)
 
     sub = add_command(commands, "evaluate", _evaluate, "score a folder of masks against a folder of true masks")
     sub.add_argument("predictions", metavar="PREDICTIONS", help="folder of palette PNGs")
@@ -132,15 +132,9 @@ def _parser() -> argparse.ArgumentParser:
     add_command(commands, "list-methods", _list_methods, "the methods there are")
     sub = add_command(commands, "list-backbones", _list_backbones, "the pretrained networks methods can be built on")
     sub.add_argument("pattern", nargs="?", help="names that fit, for example 'resnet*' (default: those tested)")
-    for room in (data, report, workspace):
+    for room in (superpixels, data, report, study, workspace):
         room.register(commands)
     return parser
-
-
-def _add_machine(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: %(default)s)")
-    parser.add_argument("--precision", default="32-true", help="32-true or bf16-mixed (default: %(default)s)")
-    parser.add_argument("--threads", type=int, default=0, help="0 takes all processors (default: %(default)s)")
 
 
 def _run_help(arguments: argparse.Namespace) -> int:
@@ -170,8 +164,7 @@ def _run(name: str, words: list[str]) -> int:
 def _demo(arguments: argparse.Namespace) -> int:
     from tag2mask.verbs import demo
 
-    machine = {"device": arguments.device, "precision": arguments.precision, "threads": arguments.threads}
-    return _show(demo(arguments.out, config=arguments.config, **machine))
+    return _show(demo(arguments.out, config=arguments.config, **machine_of(arguments)))
 
 
 def _show(result: object) -> int:
@@ -198,7 +191,7 @@ def _predict(arguments: argparse.Namespace) -> int:
         arguments.out,
         tags=arguments.tags,
         use_crf=False if arguments.no_crf else None,
-        runtime=Runtime(device=arguments.device, precision=arguments.precision, threads=arguments.threads),
+        runtime=Runtime(**machine_of(arguments)),
     )
     print(f"{len(written)} {plural(len(written), 'mask')}:    {Path(arguments.out) / 'masks'}")
     print(f"{len(written)} {plural(len(written), 'overlay')}: {Path(arguments.out) / 'overlays'}")

@@ -17,7 +17,7 @@ from tag2mask.data.csv_folder import DEFAULT_HOLD_OUT, TOO_FEW, hold_out
 from tag2mask.data.datasets import Layout, open_dataset
 from tag2mask.data.samples import Dataset
 from tag2mask.engine.environment import Runtime
-from tag2mask.errors import DataError, SettingsError
+from tag2mask.errors import DataError, SettingsError, unknown_choice
 from tag2mask.methods.registry import Method
 from tag2mask.settings import canonical
 
@@ -195,6 +195,9 @@ def as_arguments(overrides: Mapping[str, Any]) -> list[str]:
 def _explained(message: str, method: Method) -> str:
     """A parser's message in one line; where it is about an unknown key, with the keys that come close."""
     line = " ".join(message.split())
+    choice = re.fullmatch(r'Parser key "([\w.]+)": Expected a typing\.Literal\[(.*)\]\. Got value: (.*)', line)
+    if choice:
+        return unknown_choice(choice[1], choice[3], re.findall(r"'([^']*)'", choice[2]))
     unknown = re.search(
         r"(?:[Uu]nrecognized arguments: --|Key '|unexpected key '|Option '|not accept option ')([\w.]+)", line
     )
@@ -203,7 +206,11 @@ def _explained(message: str, method: Method) -> str:
         name = unknown.group(1)
         group = name.rpartition(".")[0]
         near = difflib.get_close_matches(name, known, n=3, cutoff=0.6)
-        near = near or [key for key in known if key.rpartition(".")[0] == group]
+        if group:
+            # A group's other settings say more than nothing where a name is wrong altogether.
+            near += [key for key in known if key.rpartition(".")[0] == group and key not in near][: 3 - len(near)]
+        else:
+            near = near or [key for key in known if "." not in key]
         if not near:
             return f"'{name}' is no setting of the method {method.name}, which has {', '.join(_parts(method))}"
         return f"unknown setting '{name}'; choices near it: {', '.join(near)}"

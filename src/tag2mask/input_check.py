@@ -1,4 +1,4 @@
-"""Reading every photograph and mask once, before anything is computed from them."""
+"""Reading every photograph, mask and given saliency map once, before anything is computed from them."""
 
 import contextlib
 import shlex
@@ -14,6 +14,7 @@ from tag2mask.engine.plan import Plan
 from tag2mask.engine.stage import map_threads
 from tag2mask.errors import DataError, WorkspaceError
 from tag2mask.stages.labels import read_truth
+from tag2mask.stages.saliency_maps import MakeSaliencyMaps
 
 
 @dataclass(frozen=True)
@@ -34,16 +35,27 @@ class _Check:
 def check_input(plan: Plan, env: Environment) -> None:
     """Decodes the photographs of a data set and, where a stage reads them, their masks; several at a time.
 
+    Then the maps or the network that saliency comes from are tried, where the user gave them.
+
     A truncated photograph would otherwise end a run when its turn comes, after hours maybe. What was found sound is
     remembered by its content, so that the next run in the workspace does not read it again.
 
     Raises:
         DataError: one cannot be used; the message names the first, photographs before masks and both in the order of
             the lists, and says of how many photographs they or their masks cannot be used.
+        Tag2MaskError: a saliency map or the saliency network cannot be used.
     """
     checks = [check for check in _checks(plan, env) if not env.workspace.is_sound(check.content)]
-    if not checks:
-        return
+    if checks:
+        _read(checks, env)
+    for stage in plan.stages():
+        if isinstance(stage, MakeSaliencyMaps) and not env.workspace.is_sound(stage.fingerprint(env)):
+            stage.check(env)
+            env.workspace.remember_sound(stage.fingerprint(env))
+
+
+def _read(checks: list[_Check], env: Environment) -> None:
+    """Reads what is to be checked, several at a time; errors are those of `check_input`."""
     # Equal files are read once, where they come first: an error names that file.
     reads: dict[str, Callable[[], object]] = {}
     for check in checks:

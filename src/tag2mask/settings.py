@@ -34,7 +34,7 @@ def canonical(value: Any, *, for_fingerprint: bool = False) -> Any:
         for field in dataclasses.fields(value):
             if field.metadata.get("fingerprint", True):
                 entry = getattr(value, field.name)
-                if for_fingerprint and "omit_default" in field.metadata and entry == field.default:
+                if for_fingerprint and "omit_default" in field.metadata and entry == _default(field):
                     continue
                 if for_fingerprint and FINGERPRINT_AS in field.metadata:
                     entry = field.metadata[FINGERPRINT_AS](entry)
@@ -51,3 +51,8 @@ def canonical(value: Any, *, for_fingerprint: bool = False) -> Any:
     if value is None or isinstance(value, bool | int | float | str):
         return value
     raise TypeError(f"{type(value).__name__} has no canonical form")
+
+
+def _default(field: dataclasses.Field[Any]) -> Any:
+    """What a dataclass's field is if nobody sets it; `dataclasses.MISSING` where that cannot be."""
+    return field.default if field.default_factory is dataclasses.MISSING else field.default_factory()

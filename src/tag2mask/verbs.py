@@ -359,6 +359,8 @@ def find_photographs(paths: Sequence[Path], *, out: Path | None = None) -> dict[
                 for file in path.rglob("*")
                 if is_photograph(file) and not (out is not None and file.resolve().is_relative_to(out.resolve()))
             )
+            if not found and out is not None and path.resolve().is_relative_to(out.resolve()):
+                raise DataError(f"{path}: lies in the folder for results, {out}, where nothing counts as a photograph")
             if not found:
                 raise DataError(f"{path}: no photographs in this folder ({', '.join(IMAGE_SUFFIXES)})")
             named = [(file.relative_to(path).with_suffix("").as_posix(), file) for file in found]

@@ -1,3 +1,4 @@
+import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,6 +55,14 @@ def test_every_stage_comes_once_and_after_its_inputs() -> None:
     assert sorted(labels(order)) == ["a", "b", "b", "c", "d", "e"]
     for place, stage in enumerate(order):
         assert all(needed in order[:place] for needed in stage.inputs.values())
+
+
+def test_what_is_only_shown_is_made_too_and_last() -> None:
+    plan = diamond([])
+    shown = Note("g", [], d=plan.model)
+    plan = dataclasses.replace(plan, pictures={"train": {"b": plan.results["f"], "g": shown}, "val": {}})  # type: ignore[dict-item]
+    assert labels(plan.stages())[:-1] == labels(diamond([]).stages())
+    assert plan.stages()[-1] is shown
 
 
 def test_stages_of_one_artifact_are_run_once(tmp_path: Path) -> None:

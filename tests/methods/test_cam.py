@@ -10,7 +10,7 @@ SETTINGS = CamSettings()
 
 def test_the_chain() -> None:
     plan = cam(SETTINGS)
-    names = [stage.name for stage in dataclasses.replace(plan, results={}).stages()]
+    names = [stage.name for stage in dataclasses.replace(plan, results={}, pictures={}).stages()]
     assert names == ["classifier", "cams", "seeds", "refined_labels", "segmenter", "predictions"]
     labels = plan.model.inputs["labels"]
     assert labels.name == "refined_labels"  # it learns from what the CRF made, not from the seeds

@@ -14,7 +14,7 @@ SETTINGS = DsrgSettings(saliency=SaliencySettings("img-focus"))
 
 def test_the_chain() -> None:
     plan = dsrg(SETTINGS)
-    names = [stage.name for stage in dataclasses.replace(plan, results={}).stages()]
+    names = [stage.name for stage in dataclasses.replace(plan, results={}, pictures={}).stages()]
     assert names == [
         *("classifier", "cams", "saliency", "cue_seeds", "segmenter"),
         *("training_labels", "segmenter", "predictions"),

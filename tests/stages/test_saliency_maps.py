@@ -22,7 +22,7 @@ from tag2mask.engine.environment import Environment
 from tag2mask.engine.fingerprint import fingerprint
 from tag2mask.engine.plan import Plan, run_plan
 from tag2mask.engine.stage import Estimate, map_threads
-from tag2mask.errors import DataError, SettingsError, WorkspaceError
+from tag2mask.errors import DataError, SettingsError, WeightsError, WorkspaceError
 from tag2mask.housekeeping import list_workspace
 from tag2mask.methods.registry import METHODS
 from tag2mask.networks.model_file import read_header
@@ -152,8 +152,8 @@ class TestSettings:
             ({"long_side": 0}, r"saliency\.long_side: 0 must be above 0"),
             ({"input_side": -1}, r"saliency\.input_side: -1 is negative"),
             ({"std": (1.0, 0.0, 1.0)}, r"saliency\.std: .* must be above 0"),
-            ({"source": "onnx"}, r"saliency\.path: is missing; source 'onnx' needs the file of an ONNX network"),
-            ({"source": "folder"}, r"saliency\.path: is missing; source 'folder' needs a folder of maps"),
+            ({"source": "onnx"}, r"saliency\.path is missing; source 'onnx' needs the file of an ONNX network"),
+            ({"source": "folder"}, r"saliency\.path is missing; source 'folder' needs a folder of maps"),
             ({"source": "onnx", "path": "/no/net.onnx"}, r"saliency\.path: '/no/net\.onnx' does not exist"),
             ({"source": "folder", "path": "/no/maps"}, r"saliency\.path: '/no/maps' does not exist"),
         ],
@@ -235,6 +235,15 @@ class TestFolder:
             with pytest.raises(DataError, match=rf"shape_00\.png: {width}x{height} has another aspect .* of 64x48"):
                 from_folder(folder).run(env)
 
+    @pytest.mark.parametrize("threads", [1, 2])
+    def test_all_maps_are_tried(self, tmp_path: Path, threads: int) -> None:
+        env = shapes_environment(tmp_path, threads=threads)
+        stage = from_folder(write_maps(tmp_path / "maps", env))
+        stage.check(env)
+        (tmp_path / "maps" / "shape_05.png").write_bytes(b"")
+        with pytest.raises(DataError, match=r"shape_05\.png"):
+            from_folder(tmp_path / "maps").check(env)
+
     def test_a_damaged_artifact(self, env: Environment, tmp_path: Path) -> None:
         stage = from_folder(write_maps(tmp_path / "maps", env))
         stage.run(env)
@@ -268,6 +277,14 @@ class TestOnnx:
         samples = list(stage.samples(env))
         map_threads(lambda sample: files.update({sample.id: make(sample)}), samples, 3, lambda _: None)
         assert files == {sample.id: stage.path(env, sample.id).read_bytes() for sample in samples}
+
+    def test_the_network_is_tried(self, env: Environment, tmp_path: Path) -> None:
+        pytest.importorskip("onnxruntime")
+        path = write_onnx(tmp_path / "net.onnx")
+        saliency_maps(SaliencySettings(source="onnx", path=str(path), scaling="sigmoid")).check(env)
+        path.write_bytes(b"no network")
+        with pytest.raises(WeightsError, match=r"net\.onnx: not a readable ONNX file"):
+            saliency_maps(SaliencySettings(source="onnx", path=str(path))).check(env)
 
     def test_settings_and_content_reach_the_fingerprint(self, env: Environment, tmp_path: Path) -> None:
         pytest.importorskip("onnx")

@@ -62,7 +62,8 @@ def test_the_higher_alpha_the_fewer_seeds(finished: Finished, stage: ScoreSuperp
 
 def test_what_people_see(finished: Finished, stage: ScoreSuperpixelSeeds, tmp_path: Path) -> None:
     env = finished.env
-    assert "averaged over superpixels: best mIoU" in stage.headline(env)
+    assert stage.headline(env).startswith("best mIoU ")
+    assert "of CAMs averaged over superpixels" in stage.headline(env)
     assert stage.details(env)[0].startswith("alpha 0.3: foreground seeds")
     assert [path.name for path in stage.draw(env, tmp_path)] == ["seed_curve.png"]
     assert stage.estimate(env).seconds > 0

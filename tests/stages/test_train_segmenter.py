@@ -193,7 +193,7 @@ def test_a_training_can_go_on_from_another(finished: Finished) -> None:
     for name, value in learnt.items():
         assert torch.equal(value, begun[name])
     other = dataclasses.replace(first.settings, head=dataclasses.replace(first.settings.head, width=8))
-    with pytest.raises(SettingsError, match="its backbone and its head"):
+    with pytest.raises(SettingsError, match=r"retrain\.segmenter: backbone and head .*from_first false"):
         train_segmenter(labels, other, start=first)
 
 

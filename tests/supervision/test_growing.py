@@ -197,6 +197,13 @@ def test_with_nothing_the_seeds_are_the_labels(batch: Batch, scores: Tensor) -> 
     assert OnlineLabels().needs == frozenset()
 
 
+def test_a_training_that_ran_away_says_so_and_not_that_the_crf_got_no_probabilities(batch: Batch) -> None:
+    scores = torch.zeros(2, CLASSES, 9, 11)
+    scores[1, 2, 3, 4] = torch.inf
+    with pytest.raises(FloatingPointError, match="lower learning rate"):
+        targets(OnlineLabels(crf=SoftmaxCRF(iterations=1)), batch, scores)
+
+
 def test_the_same_in_half_precision_scores_and_under_autocast(batch: Batch, scores: Tensor) -> None:
     supervision = OnlineLabels(RegionGrowing(0.6, 0.5), SoftmaxCRF())
     half = scores.detach().bfloat16()

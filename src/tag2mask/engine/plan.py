@@ -39,6 +39,10 @@ class Plan:
         # Results first: what can be measured early is then measured early, before the next training begins.
         for stage in (*self.results.values(), self.predictions, self.model):
             visit(stage)
+        # Last what is shown only: without true masks nothing else may need it.
+        for columns in self.pictures.values():
+            for shown in columns.values():
+                visit(shown)
         return ordered
 
     def distinct(self, env: Environment) -> list[Stage]:

@@ -137,10 +137,14 @@ class TrainingStage(Stage):
         """
         settings, samples = self.training(), self.samples(env)
         steps = settings.total_steps(len(samples))
-        seconds = steps * time_step(self.system(env), self.example(env), settings, env.runtime)
+        seconds = steps * time_step(self.system_to_time(env), self.example(env), settings, env.runtime)
         if not env.runtime.workers and all(stage.complete(env) for stage in self.inputs.values()):
             seconds += steps * settings.batch_size * time_example(self.open(env), samples[0], env.runtime)
         return Estimate(seconds, 60e6)
+
+    def system_to_time(self, env: Environment) -> System:
+        """A system that takes as long as `system`, made without the inputs, which need not be there yet."""
+        return self.system(env)
 
     @abstractmethod
     def example(self, env: Environment) -> dict[str, Tensor]:

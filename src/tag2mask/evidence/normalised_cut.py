@@ -29,11 +29,11 @@ def normalised_cut_superpixels(features: npt.NDArray[np.floating], threshold: fl
 
     Ties: an eigenvector's sign is arbitrary, so its entry of largest magnitude (the lowest pixel's among equals) is
     made positive; entries equal to the mean are not above it; of two parts of equal size the one above is the
-    superpixel. Where the second eigenvalue has
-    several eigenvectors (three equal groups, say) the one that LAPACK returns decides: the same input gives the same
-    superpixels on one machine, but other libraries may cut such graphs in another order.
+    superpixel. Where the second eigenvalue has several eigenvectors (three equal groups, say) the one that LAPACK
+    returns decides: the same input gives the same superpixels on one machine, but other libraries may cut such graphs
+    in another order.
 
-    The time grows with the cube of the pixels for every superpixel: about a tenth of a second each for 1,000 pixels.
+    The time of every cut grows with the cube of the pixels that remain; those of 768 patches take 0.1 to 0.2 s in all.
 
     Args:
         features: floats of shape (N, d), finite.

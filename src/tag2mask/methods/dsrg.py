@@ -70,7 +70,8 @@ def dsrg(settings: DsrgSettings) -> Plan:
         "seeds": evaluate_labels(seeds),
         "pseudo_labels": evaluate_labels(grown),
     }
-    shown = {"CAM": cams, **({"background": evidence} if evidence else {}), "seeds": seeds, "grown": grown}
+    low_on_background = {evidence.name.replace("_", " "): evidence} if evidence else {}
+    shown = {"CAM": cams, **low_on_background, "seeds": seeds, "grown": grown}
     model = first
     if settings.retrain.enabled:
         labels = label_training_photographs(first, settings.retrain.labels)

@@ -77,7 +77,7 @@ def sec(settings: SecSettings) -> Plan:
             "val": evaluate_labels(masks),
         },
         pictures={
-            "train": {"CAM": cams, **({"background": evidence} if evidence else {}), "seeds": seeds},
+            "train": {"CAM": cams, **({evidence.name.replace("_", " "): evidence} if evidence else {}), "seeds": seeds},
             "val": {"prediction": masks},
         },
     )

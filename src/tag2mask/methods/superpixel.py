@@ -61,6 +61,7 @@ def superpixel(settings: SuperpixelMethodSettings) -> Plan:
     )
     grown = grown_labels(segmenter)
     masks = predictions(segmenter, settings.prediction)
+    shown = {"CAM": cams, "superpixels": parts, **({"saliency": saliency} if saliency else {})}
     return Plan(
         model=segmenter,
         predictions=masks,
@@ -73,7 +74,7 @@ def superpixel(settings: SuperpixelMethodSettings) -> Plan:
             "val": evaluate_labels(masks),
         },
         pictures={
-            "train": {"CAM": cams, "superpixels": parts, "seeds": seeds, "grown": grown},
+            "train": {**shown, "seeds": seeds, "grown": grown},
             "val": {"prediction": masks},
         },
     )

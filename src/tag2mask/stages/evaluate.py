@@ -83,8 +83,13 @@ class Evaluate(ReduceStage):
 
     def headline(self, env: Environment) -> str:
         figures = self.metrics(env)
+        share, labelled = figures.get("labelled_share"), ""
+        # Of sparse labels pixel accuracy says little: what they leave unlabelled counts as wrong in it.
+        if share is not None and share < 1:
+            right = percent(figures["labelled_precision"])
+            labelled = f" with {percent(share)} % of the pixels labelled, {right} % of these right,"
         return (
-            f"mIoU {percent(figures['mean_iou'])}, pixel accuracy {percent(figures['pixel_accuracy'])} "
+            f"mIoU {percent(figures['mean_iou'])}, pixel accuracy {percent(figures['pixel_accuracy'])}{labelled} "
             f"on {figures['images']} {plural(figures['images'], 'photograph')} of {self.split}{self.labels.how()}"
         )
 

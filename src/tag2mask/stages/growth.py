@@ -51,7 +51,7 @@ class RegionGrowingSettings:
 
     Args:
         enabled: grow; otherwise the seeds are learnt as they are.
-        background_threshold: probability above which a pixel beside background joins it.
+        background_threshold: least probability with which a pixel beside background joins it.
         foreground_threshold: the same of every other class.
         grow_on: probabilities looked at: "crf", after the dense CRF, or "softmax", before it.
     """

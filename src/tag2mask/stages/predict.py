@@ -135,11 +135,16 @@ class Predict(LabelStage):
         self.segmenter = segmenter
 
     def how(self) -> str:
+        return f" ({', '.join(self.terms())})"
+
+    def terms(self) -> list[str]:
+        """What `how` tells, a few words each."""
         inference, backbone = self.settings.inference, self.segmenter.settings.backbone
         scales = ", ".join(f"{scale:g}" for scale in inference.scales)
         mirror = " and mirror" if inference.mirror else ""
         crf = "with CRF" if self.settings.use_crf else "without CRF"
-        return f" (scales {scales}{mirror}, {crf}, {backbone.name} from {backbone.info().name}, {saliency_used(self)})"
+        network = f"{backbone.name} from {backbone.info().name}"
+        return [f"scales {scales}{mirror}", crf, network, saliency_used(self)]
 
     def open(self, env: Environment) -> Callable[[Sample], bytes]:
         network = self.segmenter.load(env)

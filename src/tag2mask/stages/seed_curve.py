@@ -109,22 +109,25 @@ class ScoreSuperpixelSeeds(ReduceStage):
     def headline(self, env: Environment) -> str:
         figures = self.metrics(env)
         return (
-            f"CAMs averaged over superpixels: best mIoU {percent(figures['averaged_cam_best_mean_iou'])} at threshold "
-            f"{figures['averaged_cam_best_threshold']:.2f} (chosen on the truth: reported, not used)"
+            f"best mIoU {percent(figures['averaged_cam_best_mean_iou'])} of CAMs averaged over superpixels, at "
+            f"threshold {figures['averaged_cam_best_threshold']:.2f} (chosen on the truth: reported, not used)"
         )
 
     def details(self, env: Environment) -> list[str]:
         return [
-            f"alpha {point['alpha']:g}: foreground seeds {percent(point['foreground_precision'])} right on "
-            f"{percent(point['foreground_share'])} of the pixels, background {percent(point['background_precision'])} "
-            f"on {percent(point['background_share'])}"
+            f"alpha {point['alpha']:g}: foreground seeds on {percent(point['foreground_share'])} % of the pixels, "
+            f"{percent(point['foreground_precision'])} % of them right; background seeds on "
+            f"{percent(point['background_share'])} %, {percent(point['background_precision'])} % of them right"
             for point in self.metrics(env)["curve"]
         ]
 
     def draw(self, env: Environment, folder: Path) -> list[Path]:
         points = self.metrics(env)["curve"]
         alphas = [point["alpha"] for point in points]
-        named = {"foreground precision": "foreground_precision", "coverage": "labelled_share"}
+        named = {
+            "precision of foreground seeds": "foreground_precision",
+            "coverage of all seeds": "labelled_share",
+        }
         lines = {
             title: (alphas, [100 * (point[name] if point[name] is not None else float("nan")) for point in points])
             for title, name in named.items()

@@ -7,7 +7,6 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from tag2mask.data.classes import BACKGROUND, UNLABELLED
 from tag2mask.data.samples import Sample
 from tag2mask.engine.environment import Environment
 from tag2mask.engine.stage import Estimate
@@ -51,7 +50,7 @@ class CueSettings:
             if not 0 <= getattr(self, name) <= 1:
                 raise SettingsError(f"seeds.{name}: {getattr(self, name)} must lie between 0 and 1")
         if bool(self.background_below) == bool(self.background_share):
-            raise SettingsError("seeds: one of background_below and background_share is above 0, the other is 0")
+            raise SettingsError("seeds: give one of background_below and background_share, and set the other to 0")
 
 
 class MakeCueSeeds(LabelStage):
@@ -166,9 +165,10 @@ class MakeSuperpixelSeeds(LabelStage):
         def make(sample: Sample) -> bytes:
             cams = self.cams.load(env, sample.id)
             maps, superpixels = cams.at_size(), self.superpixels.load(env, sample.id)
-            labels = superpixel_seeds(maps, cams.class_ids, superpixels, settings.foreground_threshold)
+            labels = superpixel_seeds(
+                maps, cams.class_ids, superpixels, settings.foreground_threshold, background=self.saliency is None
+            )
             if self.saliency is not None:
-                labels[labels == BACKGROUND] = UNLABELLED
                 saliency = resize_scores(self.saliency.load(env, sample.id)[None, None], cams.size)[0, 0]
                 labels = add_background(labels, saliency, below=settings.background_below)
             return encode_labels(sample, labels.numpy())

@@ -181,7 +181,10 @@ class TrainSegmenter(TrainingStage):
         if start is not None:
             inputs["start"] = start
             if (start.settings.backbone, start.settings.head) != (settings.backbone, settings.head):
-                raise SettingsError("a training that goes on from a segmenter needs its backbone and its head")
+                raise SettingsError(
+                    "retrain.segmenter: backbone and head must be those of segmenter, whose weights are gone on from; "
+                    "retrain.from_first false starts afresh"
+                )
         self.supervision = supervision
         self.objective = objective or OBJECTIVES[settings.loss]()
         self.needs = supervision().needs | self.objective.needs
@@ -202,12 +205,14 @@ class TrainSegmenter(TrainingStage):
         return [self.settings.backbone.identity, repr(self.supervision()), self.objective.identity]
 
     def system(self, env: Environment) -> SegmentationSystem:
-        network = Segmenter(
-            self.settings.backbone.create(env.runtime.seed), len(env.dataset.classes) + 1, self.settings.head
-        )
+        system = self.system_to_time(env)
         if self.start is not None:
-            network.load_state_dict(self.start.load(env).state_dict())
-        return self._system(network)
+            system.network.load_state_dict(self.start.load(env).state_dict())
+        return system
+
+    def system_to_time(self, env: Environment) -> SegmentationSystem:
+        backbone = self.settings.backbone.create(env.runtime.seed)
+        return self._system(Segmenter(backbone, len(env.dataset.classes) + 1, self.settings.head))
 
     def _system(self, network: Segmenter) -> SegmentationSystem:
         return SegmentationSystem(

@@ -234,8 +234,15 @@ class OnlineLabels(nn.Module):
             scores: the network's logits (N, C, h, w).
             network: not used.
             position: not used.
+
+        Raises:
+            FloatingPointError: scores of which a CRF is to be made are not finite.
+            DataError, SettingsError: see `SoftmaxCRF`, `RegionGrowing` and `SuperpixelGrowing`.
         """
         softmax = scores.detach().float().softmax(1)
+        if self.crf is not None and not softmax.isfinite().all():
+            # Before the loss can tell so; the CRF would only say that these are no probabilities.
+            raise FloatingPointError("the network's scores are not finite; a lower learning rate usually helps")
         refined = None if self.crf is None else self.crf(batch["image_on_grid"], softmax)
         if self.growing is None:
             return Targets(batch["labels"], refined)

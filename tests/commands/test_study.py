@@ -1,0 +1,44 @@
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from tag2mask.cli import main
+from tests.builders import write_shapes
+
+
+def test_options_reach_the_verb(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    seen: dict[str, Any] = {}
+
+    def fake(data: str, **given: Any) -> SimpleNamespace:
+        seen.update(given, data=data)
+        return SimpleNamespace(folder=Path("there"), report=Path("there/report.html"))
+
+    monkeypatch.setattr("tag2mask.study.superpixels.verb.study_superpixels", fake)
+    words = (
+        "--data d --workspace w --out there --photographs 5 --tau 0.1 0.6 --config c.yaml --train_list l --threads 1"
+    )
+    assert main(["study", "superpixels", *words.split(), "--device", "cpu", "--layout", "voc"]) == 0
+    runtime = seen.pop("runtime")
+    assert (runtime.device, runtime.threads) == ("cpu", 1)
+    assert seen == {
+        "data": "d",
+        "workspace": "w",
+        "out": "there",
+        "photographs": 5,
+        "tau": [0.1, 0.6],
+        "config": "c.yaml",
+        "layout": "voc",
+        "train_list": "l",
+    }
+    assert "there/report.html" in capsys.readouterr().out
+
+
+def test_an_error_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    root = write_shapes(tmp_path / "data", masks=False)
+    assert main(["study", "superpixels", "--data", str(root), "--workspace", str(tmp_path / "w")]) == 2
+    told = capsys.readouterr().err
+    assert told.startswith("tag2mask: error: ")
+    assert told.count("\n") == 1
+    assert "true masks" in told
