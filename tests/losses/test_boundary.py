@@ -102,3 +102,17 @@ def test_in_float32_under_autocast() -> None:
     assert value.dtype == count.dtype == torch.float32
     assert torch.equal(value, boundary_loss(scores, q)[0])
     assert boundary_loss(scores.bfloat16(), q.bfloat16())[0].dtype == torch.float32
+
+
+def test_pixels_beside_the_image_take_no_part() -> None:
+    scores, q = example(3, 2.0)
+    inside = torch.zeros(len(scores), *scores.shape[2:], dtype=torch.bool)
+    inside[0, :, :2] = True
+    leaf = torch.tensor(scores, requires_grad=True)
+    value, count = boundary_loss(leaf, torch.tensor(q), inside)
+    assert float(value.detach()) == pytest.approx(plain(scores[:1, :, :, :2], q[:1, :, :, :2]), rel=1e-4)
+    assert int(count) == len(scores)
+    value.backward()
+    assert leaf.grad is not None
+    assert not leaf.grad[(~inside)[:, None].expand_as(leaf)].any()
+    assert leaf.grad[0, :, :, :2].any()

@@ -129,3 +129,21 @@ def test_in_float32_under_autocast() -> None:
 def test_a_decay_lies_between_0_and_1(name: str, decay: float) -> None:
     with pytest.raises(SettingsError, match=name):
         expansion_loss(torch.zeros(1, 2, 2, 2), torch.ones(1, 2, dtype=torch.bool), **{name: decay})
+
+
+def test_pixels_beside_the_image_take_no_part() -> None:
+    scores, present = example(3, 0.4)
+    inside = torch.zeros(3, 4, 6, dtype=torch.bool)
+    inside[0], inside[1, :, :4] = True, True
+    decays = {"present_decay": 0.7, "background_decay": 0.9, "absent_decay": 0.4}
+    expected = sum(
+        plain(scores[i : i + 1, :, :, :width], present[i : i + 1], (0.7, 0.9, 0.4)) for i, width in ((0, 6), (1, 4))
+    )
+    leaf = torch.tensor(scores, requires_grad=True)
+    value, count = expansion_loss(leaf, torch.tensor(present), **decays, inside=inside)
+    assert float(value.detach()) == pytest.approx(expected, rel=1e-4)  # the third image has no pixel and adds 0
+    assert int(count) == 3
+    value.backward()
+    assert leaf.grad is not None
+    assert not leaf.grad[(~inside)[:, None].expand_as(leaf)].any()
+    assert leaf.grad[1, :, :, :4].any()

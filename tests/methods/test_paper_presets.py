@@ -295,7 +295,7 @@ def test_dsrg_without_a_source_of_saliency_says_what_to_give() -> None:
         METHODS["dsrg"].build(settings_of("dsrg"))
     # As docs/methods/dsrg.md says.
     settings = settings_of("dsrg", seeds__background="gradient", seeds__background_below=0, seeds__background_share=0.1)
-    assert METHODS["dsrg"].build(settings).pictures["train"]["background"].name == "gradient_saliency"
+    assert METHODS["dsrg"].build(settings).pictures["train"]["gradient saliency"].name == "gradient_saliency"
 
 
 def test_superpixel_warms_up_from_a_millionth() -> None:

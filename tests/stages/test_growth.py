@@ -24,7 +24,7 @@ def test_what_dsrg_and_sec_need_of_a_batch() -> None:
     assert needs(RegionGrowingSettings(), needs_crf=False) == grown | {"image_on_grid"}
     assert needs(RegionGrowingSettings(grow_on="softmax"), needs_crf=False) == grown
     assert needs(RegionGrowingSettings(grow_on="softmax"), needs_crf=True) == grown | {"image_on_grid"}
-    assert needs(RegionGrowingSettings(enabled=False), needs_crf=True) == {"image_on_grid"}
+    assert needs(RegionGrowingSettings(enabled=False), needs_crf=True) == {"inside", "image_on_grid"}
     assert needs(RegionGrowingSettings(enabled=False), needs_crf=False) == frozenset()
     assert superpixel_growing(SuperpixelGrowingSettings())().needs == grown | {"superpixels"}
     assert superpixel_growing(SuperpixelGrowingSettings(enabled=False))().needs == frozenset()

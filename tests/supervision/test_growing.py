@@ -46,18 +46,17 @@ def softmax_inside(batch: Batch, scores: Tensor) -> Tensor:
 
 
 def refined_by(batch: Batch, scores: Tensor, **settings: float | str) -> Tensor:
-    photographs = batch["image_on_grid"].permute(0, 2, 3, 1)
-    return torch.stack(
-        [
-            dense_crf(photo, h, **settings)  # type: ignore[arg-type]
-            for photo, h in zip(photographs, scores.detach().softmax(1), strict=True)
-        ]
-    )
+    """The CRF of each photograph without the padding to its right; the softmax as it is in that."""
+    refined = scores.detach().softmax(1)
+    for photo, h, inside in zip(batch["image_on_grid"].permute(0, 2, 3, 1), refined, batch["inside"], strict=True):
+        width = int(inside[0].sum())
+        h[:, :, :width] = dense_crf(photo[:, :width], h[:, :, :width].clone(), **settings)  # type: ignore[arg-type]
+    return refined
 
 
 def test_the_crf_shrinks_widths_in_pixels_and_leaves_the_rest(batch: Batch, scores: Tensor) -> None:
     crf = SoftmaxCRF(iterations=3, bilateral_srgb=20, gaussian_weight=2, bilateral_weight=5, shrink=4, unary="flat")
-    refined = crf(batch["image_on_grid"], scores.softmax(1))
+    refined = crf(batch["image_on_grid"], scores.softmax(1), batch["inside"])
     expected = refined_by(
         batch,
         scores,
@@ -75,7 +74,22 @@ def test_the_crf_shrinks_widths_in_pixels_and_leaves_the_rest(batch: Batch, scor
 
 def test_the_papers_crf(batch: Batch, scores: Tensor) -> None:
     expected = refined_by(batch, scores, gaussian_sxy=3 / 12, bilateral_sxy=80 / 12)
-    assert torch.equal(SoftmaxCRF()(batch["image_on_grid"], scores.softmax(1)), expected)
+    assert torch.equal(SoftmaxCRF()(batch["image_on_grid"], scores.softmax(1), batch["inside"]), expected)
+
+
+def test_photographs_that_fill_the_grid_and_a_grid_without_any(batch: Batch, scores: Tensor) -> None:
+    h = scores.detach().softmax(1)
+    whole = {**batch, "inside": torch.ones(2, 9, 11, dtype=torch.bool)}
+    expected = refined_by(whole, scores, gaussian_sxy=3 / 12, bilateral_sxy=80 / 12)
+    assert torch.equal(SoftmaxCRF()(batch["image_on_grid"], h, whole["inside"]), expected)
+    assert torch.equal(SoftmaxCRF()(batch["image_on_grid"], h, ~whole["inside"]), h)
+
+
+def test_the_colour_of_padding_changes_nothing(batch: Batch, scores: Tensor) -> None:
+    h = scores.detach().softmax(1)
+    black = batch["image_on_grid"].masked_fill(~batch["inside"][:, None], 0)
+    first, second = (SoftmaxCRF()(images, h, batch["inside"]) for images in (batch["image_on_grid"], black))
+    assert torch.equal(first, second)
 
 
 def test_dsrg(batch: Batch, scores: Tensor) -> None:
@@ -187,7 +201,7 @@ def test_sec_grows_nothing(batch: Batch, scores: Tensor) -> None:
     made = targets(supervision, batch, scores)
     assert made.labels is batch["labels"]
     assert made.refined is not None
-    assert supervision.needs == {"image_on_grid"}
+    assert supervision.needs == {"inside", "image_on_grid"}
 
 
 def test_with_nothing_the_seeds_are_the_labels(batch: Batch, scores: Tensor) -> None:

@@ -33,6 +33,9 @@ def test_named_objectives_learn_from_labels() -> None:
         assert float(good[0]) < float(bad[0]), name
 
 
+SHAPES = {"present": (3,), "inside": (4, 4)}
+
+
 def test_a_name_stands_once() -> None:
     with pytest.raises(ValueError, match="cross_entropy"):
         OBJECTIVES["cross_entropy"]() + OBJECTIVES["cross_entropy"]()
@@ -45,10 +48,11 @@ def test_identity_is_weights_and_settings() -> None:
     }
     sec = seed_objective() + 2 * expansion_objective(absent_decay=0.5) + boundary_objective()
     decays = {"present_decay": 0.996, "background_decay": 0.999, "absent_decay": 0.5}
-    assert sec.identity == {"seed": 1.0, "expansion": [2.0, decays], "boundary": 1.0}
-    assert sec.needs == {"present"}
-    assert (3 * sec).needs == {"present"}
-    assert boundary_objective().needs == frozenset()
+    inside = {"pixels": "inside"}
+    assert sec.identity == {"seed": 1.0, "expansion": [2.0, {**decays, **inside}], "boundary": [1.0, inside]}
+    assert sec.needs == {"present", "inside"}
+    assert (3 * sec).needs == {"present", "inside"}
+    assert boundary_objective().needs == {"inside"}
     with pytest.raises(ValueError, match="expansion"):
         Objective({}, {"expansion": {}})
 
@@ -57,18 +61,20 @@ def test_boundary_learns_from_refined_scores() -> None:
     torch.manual_seed(0)
     scores, refined = torch.randn(2, 3, 4, 4), torch.randn(2, 3, 4, 4).softmax(1)
     labels = torch.zeros(2, 4, 4)
-    total, count = boundary_objective()({}, scores, Targets(labels, refined))["boundary"]
-    assert torch.equal(total / count, torch.true_divide(*boundary_loss(scores, refined)))
+    batch = {"inside": torch.arange(16).reshape(1, 4, 4).repeat(2, 1, 1) < 12}
+    total, count = boundary_objective()(batch, scores, Targets(labels, refined))["boundary"]
+    assert torch.equal(total / count, torch.true_divide(*boundary_loss(scores, refined, batch["inside"])))
     with pytest.raises(ValueError, match="CRF"):
-        boundary_objective()({}, scores, Targets(labels))
+        boundary_objective()(batch, scores, Targets(labels))
 
 
 def test_expansion_learns_from_tags() -> None:
     torch.manual_seed(0)
     scores, present = torch.randn(2, 3, 4, 4), torch.tensor([[True, True, False], [True, False, False]])
     decays = {"present_decay": 0.5, "background_decay": 0.6, "absent_decay": 0.1}
-    total, _ = expansion_objective(**decays)({"present": present}, scores, Targets(torch.zeros(2, 4, 4)))["expansion"]
-    assert torch.equal(total, expansion_loss(scores, present, **decays)[0])
+    batch = {"present": present, "inside": torch.arange(16).reshape(1, 4, 4).repeat(2, 1, 1) < 12}
+    total, _ = expansion_objective(**decays)(batch, scores, Targets(torch.zeros(2, 4, 4)))["expansion"]
+    assert torch.equal(total, expansion_loss(scores, present, **decays, inside=batch["inside"])[0])
     with pytest.raises(SettingsError, match="absent_decay"):
         expansion_objective(absent_decay=2)
 
@@ -77,7 +83,7 @@ def test_no_loss_waits_for_the_device() -> None:
     """Meta tensors have no values that the host could ask for."""
     scores = torch.zeros(2, 3, 4, 4, device="meta")
     labels = torch.zeros(2, 4, 4, dtype=torch.uint8, device="meta")
-    batch = {"present": torch.ones(2, 3, dtype=torch.bool, device="meta")}
+    batch = {name: torch.ones(2, *shape, dtype=torch.bool, device="meta") for name, shape in SHAPES.items()}
     sec = seed_objective() + balanced_seed_objective() + expansion_objective() + boundary_objective()
     for total, count in sec(batch, scores, Targets(labels, scores)).values():
         assert total.shape == count.shape == ()

@@ -32,6 +32,7 @@ def expansion_loss(
     present_decay: float = 0.996,
     background_decay: float = 0.999,
     absent_decay: float = 0.0,
+    inside: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Global weighted rank pooling (Kolesnikov & Lampert, "Seed, Expand and Constrain", ECCV 2016, eq. 4 and 5).
 
@@ -48,9 +49,10 @@ def expansion_loss(
         present_decay: d of present classes; it sets the size they are expected to have.
         background_decay: d of background.
         absent_decay: d of the other classes.
+        inside: where there is an image, bool (N, h, w): ranks and weights are of these pixels; None takes all.
 
     Returns:
-        (sum over images, N), float32.
+        (sum over images, N), float32. An image without pixels adds 0.
 
     Raises:
         SettingsError: a decay is outside 0..1.
@@ -64,12 +66,18 @@ def expansion_loss(
     kind = torch.where(present, _PRESENT, _ABSENT)
     kind[:, BACKGROUND] = _BACKGROUND
     decays = h.new_tensor([present_decay, absent_decay, background_decay], dtype=torch.float64)
-    weights = decays[:, None] ** torch.arange(h.shape[2], device=h.device)
-    weights = (weights / weights.sum(1, keepdim=True)).float()
+    ranks = torch.arange(h.shape[2], device=h.device)
+    counted = inside.flatten(1) if inside is not None else torch.ones_like(h[:, 0], dtype=torch.bool)
+    # (N, kinds, pixels): the pixels beside an image are sorted to the end, and weigh nothing there.
+    weights = (decays[:, None] ** ranks) * (ranks < counted.sum(1)[:, None, None])
+    weights = (weights / weights.sum(2, keepdim=True).clamp(min=torch.finfo(weights.dtype).tiny)).float()
 
-    ordered, order = h.sort(dim=2, descending=True, stable=True)
+    order = h.masked_fill(~counted[:, None], -1).sort(dim=2, descending=True, stable=True).indices
+    ordered = h.gather(2, order)
     likelihood = torch.where((kind == _ABSENT)[..., None], complement.gather(2, order), ordered)
-    pooled = (likelihood * weights[kind]).sum(2).clamp(min=_LEAST_LIKELIHOOD)
+    of_kind = weights.gather(1, kind[..., None].expand(-1, -1, h.shape[2]))
+    pooled = (likelihood * of_kind).sum(2).clamp(min=_LEAST_LIKELIHOOD)
+    pooled = torch.where(counted.any(1, keepdim=True), pooled, 1)
     alike = torch.stack([(kind == one).sum(1) for one in range(3)], dim=1)  # classes that share a mean
     total = -(pooled.log() / alike.gather(1, kind)).sum()
     return total, total.new_full((), len(scores))

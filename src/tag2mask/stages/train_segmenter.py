@@ -142,8 +142,8 @@ class SegmentationSystem(System):
 class TrainSegmenter(TrainingStage):
     """Trains a segmentation network on the labels another stage made.
 
-    Where labels grow, those of a few photographs, evenly spread over the list, are kept after every epoch as
-    ``growth/<epoch>/<image id>.png``.
+    Where labels grow, those of a few photographs, evenly spread over the list, are kept after every epoch (of many
+    epochs, after some evenly spread ones) as ``growth/<epoch>/<image id>.png``.
 
     Args:
         labels: the stage whose masks are learnt from, or grown.
@@ -306,7 +306,7 @@ class TrainSegmenter(TrainingStage):
         return make
 
     def after_epoch(self, system: System, env: Environment, epoch: int) -> None:
-        if not self.grows:
+        if not self.grows or epoch not in self._shown_epochs(env):
             return
         assert isinstance(system, SegmentationSystem)
         system.eval()
@@ -319,6 +319,12 @@ class TrainSegmenter(TrainingStage):
         samples = self.samples(env)
         return [samples[index] for index in evenly_spread(_STRIPS, len(samples))]
 
+    def _shown_epochs(self, env: Environment) -> list[int]:
+        """The epochs after which labels are kept: the first, the last and some evenly spread between them."""
+        training, count = self.settings.training, len(self.samples(env))
+        epochs = -(-training.total_steps(count) // training.steps_per_epoch(count))
+        return sorted({0, *evenly_spread(_STRIP_CELLS - 2, epochs), epochs - 1})
+
     def _growth(self, env: Environment, epoch: int, image_id: str) -> Path:
         return self.folder(env) / "growth" / f"{epoch + 1:03d}" / f"{image_id}.png"
 
@@ -326,10 +332,7 @@ class TrainSegmenter(TrainingStage):
         """Seeds that grow over the epochs, a strip per photograph (DSRG, figure 1)."""
         if not self.grows:
             return []
-        training = self.settings.training
-        count = len(self.samples(env))
-        epochs = -(-training.total_steps(count) // training.steps_per_epoch(count))
-        shown = sorted(set(evenly_spread(_STRIP_CELLS - 1, epochs)) | {0, epochs - 1})
+        shown = self._shown_epochs(env)
         rows, captions = [], []
         for sample in self._strip_samples(env):
             image = load_photograph(sample).permute(1, 2, 0).numpy()

@@ -1,6 +1,6 @@
 """Labels that grow at every step: seeds spread over what the network is sure of by now."""
 
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -67,22 +67,40 @@ class SoftmaxCRF(nn.Module):
             f"bilateral_weight={self.bilateral_weight}, shrink={self.shrink}, unary={self.unary}"
         )
 
-    def forward(self, images: Tensor, probabilities: Tensor) -> Tensor:
+    def forward(self, images: Tensor, probabilities: Tensor, inside: Tensor) -> Tensor:
         """The CRF's probabilities, without gradient.
 
         Args:
             images: photographs on the grid of the probabilities, uint8 RGB (N, 3, h, w).
             probabilities: (N, C, h, w), sums over classes 1.
+            inside: where there is a photograph, bool (N, h, w), a rectangle: the padding around it takes no part.
 
         Returns:
-            float32 (N, C, h, w), sums over classes 1.
+            float32 (N, C, h, w), sums over classes 1; beside the photographs the probabilities as they are.
 
         Raises:
             DataError: shapes or types are not as above.
             SettingsError: a setting is out of the CRF's range.
         """
+        photographs = images.permute(0, 2, 3, 1)
+        if inside.all():
+            return self._solved(photographs, probabilities)
+        shown = {index: window for index, one in enumerate(inside) if (window := _window(one)) is not None}
+        refined = probabilities.detach().float().clone()
+        if not shown:
+            return refined
+        solved = self._solved(
+            [photographs[index][window] for index, window in shown.items()],
+            [probabilities[index][:, *window] for index, window in shown.items()],
+        )
+        for (index, window), answer in zip(shown.items(), solved, strict=True):
+            refined[index][:, *window] = answer
+        return refined
+
+    def _solved(self, photographs: Any, probabilities: Any) -> Any:
+        """A batch, or a list of photographs of different sizes."""
         return dense_crf(
-            images.permute(0, 2, 3, 1),
+            photographs,
             probabilities,
             iterations=self.iterations,
             gaussian_sxy=self.gaussian_sxy / self.shrink,
@@ -222,15 +240,15 @@ class OnlineLabels(nn.Module):
     def needs(self) -> frozenset[str]:
         """Names of the batch entries it reads beside ``labels``."""
         growing = frozenset() if self.growing is None else self.growing.needs | {"inside"}
-        return growing if self.crf is None else growing | {"image_on_grid"}
+        return growing if self.crf is None else growing | {"inside", "image_on_grid"}
 
     def forward(self, batch: Batch, scores: Tensor, network: nn.Module, position: Position) -> Targets:
         """Targets of a step, without gradient.
 
         Args:
             batch: ``labels`` (N, h, w), and of ``present``, ``superpixels``, ``inside`` and ``image_on_grid`` what
-                `needs` names. ``inside``, bool (N, h, w), says where there is a photograph: nothing grows beside it.
-                ``image_on_grid`` is the photographs on the label grid, uint8 RGB (N, 3, h, w).
+                `needs` names. ``inside``, bool (N, h, w), says where there is a photograph: beside it nothing grows and
+                no CRF is solved. ``image_on_grid`` is the photographs on the label grid, uint8 RGB (N, 3, h, w).
             scores: the network's logits (N, C, h, w).
             network: not used.
             position: not used.
@@ -243,12 +261,18 @@ class OnlineLabels(nn.Module):
         if self.crf is not None and not softmax.isfinite().all():
             # Before the loss can tell so; the CRF would only say that these are no probabilities.
             raise FloatingPointError("the network's scores are not finite; a lower learning rate usually helps")
-        refined = None if self.crf is None else self.crf(batch["image_on_grid"], softmax)
+        refined = None if self.crf is None else self.crf(batch["image_on_grid"], softmax, batch["inside"])
         if self.growing is None:
             return Targets(batch["labels"], refined)
         grown_on = softmax if refined is None or self.grow_on == "softmax" else refined
         # NaN is never sure, not even of a threshold of 0.
         return Targets(self.growing(batch, grown_on.masked_fill(~batch["inside"][:, None], torch.nan)), refined)
+
+
+def _window(inside: Tensor) -> tuple[slice, slice] | None:
+    """Rows and columns of a rectangle of true pixels (h, w); None where there is none."""
+    rows, columns = (inside.any(axis).nonzero()[:, 0].tolist() for axis in (1, 0))
+    return (slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)) if rows else None
 
 
 def _thresholds(growing: RegionGrowing | SuperpixelGrowing) -> str:

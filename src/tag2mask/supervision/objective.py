@@ -17,6 +17,10 @@ Term = Callable[[Batch, Tensor, Targets], tuple[Tensor, Tensor]]
 """A loss as (sum, count) of batch, the network's scores on the label grid and targets."""
 
 
+_INSIDE = {"pixels": "inside"}
+"""Settings of losses that are means over the photograph's pixels, not over those of the padding around it."""
+
+
 class Objective:
     """Named losses with weights; two objectives add up.
 
@@ -89,7 +93,7 @@ def seed_objective() -> Objective:
 
 
 def boundary_objective() -> Objective:
-    """Boundary loss on the targets' refined probabilities.
+    """Boundary loss on the targets' refined probabilities, where the batch's ``inside`` says there is a photograph.
 
     Called with targets that have none, the objective raises ValueError.
     """
@@ -97,15 +101,17 @@ def boundary_objective() -> Objective:
     def term(batch: Batch, scores: Tensor, targets: Targets) -> tuple[Tensor, Tensor]:
         if targets.refined is None:
             raise ValueError("the boundary loss needs a supervision with a CRF: the targets have no refined scores")
-        return boundary_loss(scores, targets.refined)
+        return boundary_loss(scores, targets.refined, batch["inside"])
 
-    return Objective({"boundary": (term, 1.0)})
+    return Objective({"boundary": (term, 1.0)}, {"boundary": _INSIDE}, {"inside"})
 
 
 def expansion_objective(
     *, present_decay: float = 0.996, background_decay: float = 0.999, absent_decay: float = 0.0
 ) -> Objective:
     """SEC's expansion loss on the batch's ``present``, bool (N, C + 1): the classes an image's tags name.
+
+    The pixels ranked are those where the batch's ``inside``, bool (N, h, w), says there is a photograph.
 
     Args:
         present_decay: weights of the ranks of present classes are its powers.
@@ -117,11 +123,11 @@ def expansion_objective(
     """
     check_decays(present_decay, background_decay, absent_decay)
     decays = {"present_decay": present_decay, "background_decay": background_decay, "absent_decay": absent_decay}
-    return Objective(
-        {"expansion": (lambda batch, scores, targets: expansion_loss(scores, batch["present"], **decays), 1.0)},
-        {"expansion": decays},
-        {"present"},
-    )
+
+    def term(batch: Batch, scores: Tensor, targets: Targets) -> tuple[Tensor, Tensor]:
+        return expansion_loss(scores, batch["present"], **decays, inside=batch["inside"])
+
+    return Objective({"expansion": (term, 1.0)}, {"expansion": {**decays, **_INSIDE}}, {"present", "inside"})
 
 
 OBJECTIVES: dict[str, Callable[[], Objective]] = {
