@@ -1,8 +1,5 @@
 import contextlib
 import dataclasses
-import threading
-import time
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -16,7 +13,8 @@ from tag2mask.engine.environment import Runtime
 from tag2mask.networks.inference import InferenceSettings, bounded_size, normalise, segment
 from tag2mask.networks.segmenter import Segmenter
 from tag2mask.refine.dense_crf import dense_crf
-from tag2mask.stages.predict import Predict, PredictionSettings, _Room, predict_mask, predictions
+from tag2mask.stages.predict import Predict, PredictionSettings, predict_mask, predictions
+from tag2mask.stages.room import Room
 from tag2mask.stages.train_segmenter import TrainSegmenter
 from tag2mask.stages.views import load_photograph
 from tests.stages.conftest import Finished
@@ -120,50 +118,16 @@ def test_the_crf_costs_time(finished: Finished) -> None:
     assert 0 < without.estimate(finished.env).seconds < with_crf.estimate(finished.env).seconds
 
 
-class TestRoom:
-    """Large photographs wait for each other."""
+def test_masks_are_made_where_there_is_room(network: Segmenter, image: Tensor, monkeypatch: pytest.MonkeyPatch) -> None:
+    taken: list[int] = []
 
-    def most_inside(self, sizes: list[int]) -> int:
-        room, lock, inside, most = _Room(100), threading.Lock(), 0, 0
+    class Watched(Room):
+        def of(self, probabilities: int) -> contextlib.AbstractContextManager[None]:
+            taken.append(probabilities)
+            return super().of(probabilities)
 
-        def work(size: int) -> None:
-            nonlocal inside, most
-            with room.of(size):
-                with lock:
-                    inside += 1
-                    most = max(most, inside)
-                time.sleep(0.01)
-                with lock:
-                    inside -= 1
-
-        with ThreadPoolExecutor(4) as pool:
-            list(pool.map(work, sizes))
-        return most
-
-    def test_together_they_fit(self) -> None:
-        assert self.most_inside([50] * 8) == 2
-        assert self.most_inside([51] * 4) == 1
-
-    def test_one_that_is_too_large_gets_in_alone(self) -> None:
-        assert self.most_inside([1000] * 4) == 1
-
-    def test_an_error_leaves_the_room(self) -> None:
-        room = _Room(10)
-        with pytest.raises(ValueError, match="inside"), room.of(10):
-            raise ValueError("inside")
-        with room.of(10):
-            pass
-
-    def test_masks_are_made_inside(self, network: Segmenter, image: Tensor, monkeypatch: pytest.MonkeyPatch) -> None:
-        taken: list[int] = []
-
-        class Watched(_Room):
-            def of(self, probabilities: int) -> contextlib.AbstractContextManager[None]:
-                taken.append(probabilities)
-                return super().of(probabilities)
-
-        monkeypatch.setattr("tag2mask.stages.predict._ROOM", Watched(1))
-        small = dataclasses.replace(PLAIN, inference=InferenceSettings(long_side=64, max_pixels=150))
-        assert predict_mask(network, image, small, RUNTIME).shape == tuple(image.shape[1:])
-        height, width = bounded_size((image.shape[1], image.shape[2]), 150)
-        assert taken == [height * width * network.classes]
+    monkeypatch.setattr("tag2mask.stages.predict.ROOM", Watched(1))
+    small = dataclasses.replace(PLAIN, inference=InferenceSettings(long_side=64, max_pixels=150))
+    assert predict_mask(network, image, small, RUNTIME).shape == tuple(image.shape[1:])
+    height, width = bounded_size((image.shape[1], image.shape[2]), 150)
+    assert taken == [height * width * network.classes]

@@ -15,8 +15,8 @@ def boundary_loss(scores: Tensor, refined: Tensor, inside: Tensor | None = None)
     Q is a constant, as in SEC (DSRG's code lets some gradient through). H is floored at 1e-4, then the ratio Q / H
     clipped to 0.05..20, both as plain clamps: a class whose H is below the floor or whose ratio is outside the range
     takes part at the limit's value and adds no gradient in that pixel; its score still moves with the other classes',
-    through the softmax. Where nothing is clipped the gradient is (H - Q) / (number of pixels). Because of the clipping the loss can
-    be below 0.
+    through the softmax. Where nothing is clipped the gradient is (H - Q) / (number of pixels). Because of the clipping
+    the loss can be below 0.
 
     Args:
         scores: logits (N, C, h, w); their softmax is H.

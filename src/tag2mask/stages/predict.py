@@ -1,8 +1,6 @@
 """Masks of photographs by a trained segmenter."""
 
-import threading
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -19,6 +17,7 @@ from tag2mask.networks.inference import InferenceSettings, bounded_size, label_m
 from tag2mask.networks.segmenter import Segmenter, resize_scores
 from tag2mask.stages.crf import CRFSettings
 from tag2mask.stages.labels import LabelStage
+from tag2mask.stages.room import ROOM
 from tag2mask.stages.saliency_maps import saliency_used
 from tag2mask.stages.timing import seconds_per_image
 from tag2mask.stages.train_segmenter import TrainSegmenter
@@ -38,35 +37,6 @@ class PredictionSettings:
     inference: InferenceSettings = field(default_factory=InferenceSettings)
     use_crf: bool = True
     crf: CRFSettings = field(default_factory=CRFSettings)
-
-
-class _Room:
-    """Lets photographs in as long as all that are inside have no more probabilities than there is room for.
-
-    One always gets in, however large it is. Without this, memory would grow with the number of threads: a photograph of
-    2 million pixels and 21 classes takes about 1.4 GB while it is worked on, 34 bytes per probability.
-    """
-
-    def __init__(self, probabilities: int) -> None:
-        self._size = probabilities
-        self._taken = 0
-        self._changed = threading.Condition()
-
-    @contextmanager
-    def of(self, probabilities: int) -> Iterator[None]:
-        """Waits until there is room, and holds it."""
-        with self._changed:
-            self._changed.wait_for(lambda: not self._taken or self._taken + probabilities <= self._size)
-            self._taken += probabilities
-        try:
-            yield
-        finally:
-            with self._changed:
-                self._taken -= probabilities
-                self._changed.notify_all()
-
-
-_ROOM = _Room(100_000_000)
 
 
 def predict_mask(
@@ -92,7 +62,7 @@ def predict_mask(
         uint8 (H, W).
     """
     height, width = bounded_size((image.shape[1], image.shape[2]), settings.inference.max_pixels)
-    with _ROOM.of(height * width * network.classes):
+    with ROOM.of(height * width * network.classes):
         return _predict_mask(network, image, settings, runtime, class_ids)
 
 

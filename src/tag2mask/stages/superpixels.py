@@ -25,6 +25,7 @@ from tag2mask.networks.inference import ScaleSettings, bounded_size, normalise
 from tag2mask.stages.backbone import BackboneSettings
 from tag2mask.stages.crf import CRFSettings
 from tag2mask.stages.maps import MapStage
+from tag2mask.stages.room import ROOM
 from tag2mask.stages.timing import seconds_per_image
 from tag2mask.stages.views import load_photograph
 
@@ -111,7 +112,7 @@ def open_transformer(settings: SuperpixelSettings, runtime: Runtime) -> VitBackb
 def discover(
     network: VitBackbone, image: Tensor, settings: SuperpixelSettings, runtime: Runtime
 ) -> npt.NDArray[np.int32]:
-    """The superpixels of one photograph.
+    """The superpixels of one photograph. Threads may call it side by side; large photographs wait for each other.
 
     Args:
         network: from `open_transformer`.
@@ -127,13 +128,14 @@ def discover(
     with runtime.autocast():
         (keys,) = network.keys(batch, centre=settings.centre)
     patches = discover_superpixels(keys.flatten(1).mT, settings.tau, highest_first=settings.highest_first)
-    return label_superpixels(
-        image.permute(1, 2, 0).contiguous().numpy(),
-        patches.view(keys.shape[1:]).cpu().numpy(),
-        confidence=settings.confidence,
-        max_pixels=settings.max_pixels,
-        **settings.crf.kernels(size),
-    )
+    with ROOM.of(min(size[0] * size[1], settings.max_pixels) * (int(patches.max()) + 1)):
+        return label_superpixels(
+            image.permute(1, 2, 0).contiguous().numpy(),
+            patches.view(keys.shape[1:]).cpu().numpy(),
+            confidence=settings.confidence,
+            max_pixels=settings.max_pixels,
+            **settings.crf.kernels(size),
+        )
 
 
 class MakeSuperpixels(MapStage):

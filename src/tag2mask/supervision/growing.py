@@ -113,7 +113,20 @@ class SoftmaxCRF(nn.Module):
         )
 
 
-class RegionGrowing(nn.Module):
+class _Growing(nn.Module):
+    """Two thresholds, as floats: 1 and 1.0 are one setting."""
+
+    def __init__(self, background_threshold: float, foreground_threshold: float) -> None:
+        super().__init__()
+        self.background_threshold = float(background_threshold)
+        self.foreground_threshold = float(foreground_threshold)
+
+    def extra_repr(self) -> str:
+        """The settings, for fingerprints."""
+        return f"background_threshold={self.background_threshold}, foreground_threshold={self.foreground_threshold}"
+
+
+class RegionGrowing(_Growing):
     """Seeds spread to connected pixels that the network gives the seed's class (Huang et al., DSRG, CVPR 2018).
 
     Args:
@@ -124,13 +137,7 @@ class RegionGrowing(nn.Module):
     needs: frozenset[str] = frozenset({"present"})
 
     def __init__(self, background_threshold: float = 0.99, foreground_threshold: float = 0.85) -> None:
-        super().__init__()
-        self.background_threshold = float(background_threshold)
-        self.foreground_threshold = float(foreground_threshold)
-
-    def extra_repr(self) -> str:
-        """The settings, for fingerprints."""
-        return _thresholds(self)
+        super().__init__(background_threshold, foreground_threshold)
 
     def forward(self, batch: Batch, probabilities: Tensor) -> Tensor:
         """Grown labels.
@@ -155,7 +162,7 @@ class RegionGrowing(nn.Module):
         )
 
 
-class SuperpixelGrowing(nn.Module):
+class SuperpixelGrowing(_Growing):
     """Whole superpixels go to the class that the network is sure of on average (Kim 2022, section 3.3.3).
 
     Args:
@@ -166,13 +173,7 @@ class SuperpixelGrowing(nn.Module):
     needs: frozenset[str] = frozenset({"present", "superpixels"})
 
     def __init__(self, background_threshold: float = 0.7, foreground_threshold: float = 0.7) -> None:
-        super().__init__()
-        self.background_threshold = float(background_threshold)
-        self.foreground_threshold = float(foreground_threshold)
-
-    def extra_repr(self) -> str:
-        """The settings, for fingerprints."""
-        return _thresholds(self)
+        super().__init__(background_threshold, foreground_threshold)
 
     def forward(self, batch: Batch, probabilities: Tensor) -> Tensor:
         """Grown labels.
@@ -273,10 +274,6 @@ def _window(inside: Tensor) -> tuple[slice, slice] | None:
     """Rows and columns of a rectangle of true pixels (h, w); None where there is none."""
     rows, columns = (inside.any(axis).nonzero()[:, 0].tolist() for axis in (1, 0))
     return (slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)) if rows else None
-
-
-def _thresholds(growing: RegionGrowing | SuperpixelGrowing) -> str:
-    return f"background_threshold={growing.background_threshold}, foreground_threshold={growing.foreground_threshold}"
 
 
 def _renumbered(superpixels: Tensor) -> tuple[Tensor, int]:
