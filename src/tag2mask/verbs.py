@@ -372,7 +372,7 @@ def find_photographs(paths: Sequence[Path], *, out: Path | None = None) -> dict[
             raise DataError(f"{path}: there is no such file or folder")
         for name, file in named:
             if name in names:
-                raise DataError(f"{file} and {names[name]} would both give the mask {name}.png; predict them apart")
+                raise DataError(f"{file} and {names[name]} would both give {name}.png; take them apart")
             names[name] = file
     return names
 

@@ -20,7 +20,7 @@ from tag2mask.engine.progress import Reporter
 from tag2mask.errors import DataError
 from tag2mask.methods.registry import METHODS
 from tag2mask.verbs import prepare, run_configuration
-from tests.builders import TINY, file_bytes, write_shapes
+from tests.builders import TINY, TINY_OF, file_bytes, write_shapes
 
 
 @pytest.fixture(scope="module")
@@ -137,12 +137,11 @@ def test_masks_are_opened_by_evaluation_alone(home: Path, tmp_path: Path) -> Non
         run_configuration(configured(tmp_path), Reporter(quiet=True))
 
 
-def test_no_tags_only_method_declares_masks_before_its_evaluations(tmp_path: Path) -> None:
-    write_shapes(tmp_path / "data")
-    (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(TINY))
-    for method in METHODS.values():
+def test_no_tags_only_method_declares_masks_before_its_evaluations() -> None:
+    for name, method in METHODS.items():
         if method.tags_only:
-            plan = method.build(method.settings())
+            settings = parse_arguments(method, as_arguments({"data": "photos", **TINY_OF[name]})).settings
+            plan = method.build(settings)
             needed = Plan(plan.model, plan.predictions, {})
             assert all("masks" not in stage.reads for stage in needed.stages()), method.name
 
