@@ -344,7 +344,7 @@ class TrainSegmenter(TrainingStage):
             rows.append([image, *(LabelMap(mask).over(image) for mask in masks)])
             tags = ", ".join(env.dataset.classes[tag - 1] for tag in sample.tags)
             captions.append(f"{sample.id}: {tags}")
-        titles = ["photograph", "seeds", *(f"after epoch {epoch + 1}" for epoch in shown)]
+        titles = ["photograph", "seeds (pale: unlabelled)", *(f"after epoch {epoch + 1}" for epoch in shown)]
         path = folder / "seeds_growing_over_epochs.jpg"
         save_sheet(path, contact_sheet(titles, rows, captions))
         return [path]
