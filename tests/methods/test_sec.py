@@ -4,8 +4,8 @@ import pytest
 
 from tag2mask.errors import SettingsError
 from tag2mask.methods.sec import SecSettings, sec
-from tag2mask.stages.expansion import ExpansionSettings
 from tag2mask.stages.gradient_maps import GradientSettings
+from tag2mask.stages.growth import ExpansionSettings
 from tag2mask.stages.saliency_maps import SaliencySettings
 from tag2mask.stages.sparse_seeds import CueSettings
 

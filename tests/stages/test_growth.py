@@ -3,8 +3,8 @@ from typing import Any
 import pytest
 
 from tag2mask.errors import SettingsError
-from tag2mask.stages.expansion import ExpansionSettings
 from tag2mask.stages.growth import (
+    ExpansionSettings,
     OnlineCRFSettings,
     RegionGrowingSettings,
     SuperpixelGrowingSettings,

@@ -5,9 +5,8 @@ from dataclasses import dataclass, field
 from tag2mask.engine.plan import Plan
 from tag2mask.stages.activation_maps import ActivationMapSettings, activation_maps, score_activation_maps
 from tag2mask.stages.evaluate import evaluate_labels
-from tag2mask.stages.expansion import ExpansionSettings
 from tag2mask.stages.gradient_maps import GradientSettings
-from tag2mask.stages.growth import OnlineCRFSettings, RegionGrowingSettings, region_growing
+from tag2mask.stages.growth import ExpansionSettings, OnlineCRFSettings, RegionGrowingSettings, region_growing
 from tag2mask.stages.predict import PredictionSettings, predictions
 from tag2mask.stages.saliency_maps import SaliencySettings
 from tag2mask.stages.sparse_seeds import CueSettings, background_evidence, cue_seeds
