@@ -2,7 +2,10 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+TEST_WORKERS ?= 2
 INPUTS := pyproject.toml CMakeLists.txt $(shell find src -name "*.cpp" -o -name "*.hpp")
+# A file's tests share their fixtures, so each file stays with one worker.
+PARALLEL := --numprocesses $(TEST_WORKERS) --dist loadfile
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-all bench lint format docs check-tools clean
@@ -14,10 +17,10 @@ demo: $(VENV)/.installed  ## install, train on the built-in demo data, show wher
 	$(BIN)/tag2mask demo --out tag2mask-demo
 
 test: $(VENV)/.developer  ## install and run the tests
-	$(BIN)/python -m pytest -m "not slow" --cov --cov-fail-under=90
+	$(BIN)/python -m pytest -m "not slow" $(PARALLEL) --cov --cov-fail-under=90
 
 test-all: $(VENV)/.developer  ## all tests, with the end-to-end checks that take long
-	$(BIN)/python -m pytest --cov --cov-fail-under=90
+	$(BIN)/python -m pytest $(PARALLEL) --cov --cov-fail-under=90
 
 bench: $(VENV)/.developer  ## timings beside the libraries in use today, into bench/RESULTS.md
 	$(BIN)/python -m bench
