@@ -373,3 +373,50 @@ def test_keys_of_dinov2_are_all_alike_until_their_bias_is_gone(shared_data: Path
     assert similarities["none"].min() > 0.5
     assert similarities["bias"].min() < 0.2
     assert similarities["mean"].min() < 0
+
+
+@pytest.mark.parametrize("name", [*CHAINS, *OTHERS])
+def test_several_depths_are_read_in_one_pass(build: Callable[..., Backbone], name: str) -> None:
+    """In any order, twice the same, each as a backbone cut at that block gives it."""
+    whole = build(name).eval()
+    middle, early = whole.blocks[len(whole.blocks) // 2], whole.blocks[1]
+    batch = images(75, 53)
+    with torch.no_grad():
+        found = whole.features_at(batch, [middle, whole.block, early, middle])
+        assert torch.equal(found[1], whole(batch))
+        assert torch.equal(found[0], found[3])
+        for features, block in zip(found, [middle, whole.block, early], strict=False):
+            stride = whole.stride_of(block)
+            assert features.shape == (2, whole.channels_of(block), -(-75 // stride), -(-53 // stride))
+        cut = build(name, block=middle).eval()
+        cut.load_state_dict({key: whole.state_dict()[key] for key in cut.state_dict()})
+        assert torch.allclose(found[0], cut(batch), atol=1e-5)
+
+
+def test_depths_are_read_from_cached_features(build: Callable[..., Backbone]) -> None:
+    backbone = build("resnet18").eval()
+    batch = images()
+    with torch.no_grad():
+        cached = backbone.encode(batch, "layer2")
+        found = backbone.features_at(cached, ["layer4", "layer2", "layer3"], after="layer2")
+        for features, expected in zip(found, backbone.features_at(batch, ["layer4", "layer2", "layer3"]), strict=True):
+            assert torch.equal(features, expected)
+    with pytest.raises(SettingsError, match=r"block 'layer1' of 'resnet18' comes before 'layer2'"):
+        backbone.features_at(cached, ["layer4", "layer1"], after="layer2")
+    with pytest.raises(SettingsError, match="layer9"):
+        backbone.features_at(batch, ["layer9"])
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_depths_after_a_block_need_a_chain(build: Callable[..., Backbone], name: str) -> None:
+    backbone = build(name)
+    with pytest.raises(SettingsError, match="cannot be cached at a block"):
+        backbone.features_at(images(), [backbone.block], after=backbone.blocks[0])
+
+
+def test_frozen_depths_take_no_gradient(build: Callable[..., Backbone]) -> None:
+    backbone = build("resnet18")
+    backbone.freeze("layer2")
+    early, late = backbone.features_at(images(), ["layer1", "layer3"])
+    assert not early.requires_grad
+    assert late.requires_grad

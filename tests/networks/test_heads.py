@@ -1,9 +1,11 @@
+from typing import Any
+
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tag2mask.networks.heads import ASPP, LargeFOV
+from tag2mask.networks.heads import ASPP, Dilated, FrozenBatchNorm, LargeFOV
 
 
 def large_fov(head: LargeFOV, features: Tensor, dilation: int) -> Tensor:
@@ -74,3 +76,58 @@ def test_scores_start_near_zero_and_hidden_layers_do_not(classes: int) -> None:
     assert not any(layer.bias.any() for layer in (first, second, last) if layer.bias is not None)
     single = ASPP(64, classes, width=0, dilations=(1,)).branches[0]
     assert float(single.weight.detach().std()) == pytest.approx(0.01, rel=0.2)
+
+
+def dilated(**options: Any) -> Dilated:
+    torch.manual_seed(0)
+    settings: dict[str, Any] = {"width": 7, "dilation": 3, "dropout": 0.5, "frozen_norm": False}
+    return Dilated(5, 4, **(settings | options))
+
+
+def reflected(features: Tensor, convolution: nn.Conv2d, reach: int) -> Tensor:
+    padded = F.pad(features, (reach, reach, reach, reach), mode="reflect")
+    return F.conv2d(padded, convolution.weight, convolution.bias, dilation=reach)
+
+
+def test_the_dilated_head_is_two_convolutions_with_reflected_borders() -> None:
+    head = dilated()
+    with torch.no_grad():
+        head.norm.weight.uniform_(0.5, 1.5)
+        head.norm.running_mean.uniform_(-1, 1)  # type: ignore[union-attr, operator]
+        head.norm.running_var.uniform_(0.5, 1.5)  # type: ignore[union-attr, operator]
+    features = torch.randn(2, 5, 9, 11)
+    head.eval()
+    hidden = F.relu(head.norm(reflected(features, head.first, 3)))
+    assert torch.allclose(head.hidden(features), hidden, atol=1e-6)
+    assert torch.allclose(head(features), reflected(hidden, head.scores, 3), atol=1e-6)
+    assert torch.equal(head(features), head.classify(head.hidden(features)))
+
+
+def test_a_map_smaller_than_the_dilation_repeats_its_border_beyond_what_it_reflects() -> None:
+    head = dilated(dilation=6).eval()
+    features = torch.randn(1, 5, 4, 9)
+    padded = F.pad(F.pad(features, (6, 6, 3, 3), mode="reflect"), (0, 0, 3, 3), mode="replicate")
+    expected = F.relu(head.norm(F.conv2d(padded, head.first.weight, dilation=6)))
+    assert torch.allclose(head.hidden(features), expected, atol=1e-6)
+    assert head(features).shape == (1, 4, 4, 9)
+
+
+def test_only_a_frozen_norm_leaves_its_statistics_alone() -> None:
+    features = 5 + torch.randn(2, 5, 9, 9)
+    for frozen in (False, True):
+        head = dilated(frozen_norm=frozen, dropout=0.0).train()
+        assert isinstance(head.norm, FrozenBatchNorm) == frozen
+        before = head(features)
+        moved = not torch.equal(head.norm.running_mean, torch.zeros(7))  # type: ignore[arg-type]
+        assert moved != frozen
+        # In evaluation the frozen norm does what it did in training.
+        assert torch.allclose(head.eval()(features), before, atol=1e-5) == frozen
+        assert all(parameter.requires_grad for parameter in head.parameters())
+
+
+def test_large_fov_scores_come_from_its_hidden_layer() -> None:
+    torch.manual_seed(0)
+    head = LargeFOV(5, 4, width=7, dilation=2, dropout=0.5).eval()
+    features = torch.randn(2, 5, 6, 6)
+    assert head.hidden(features).shape == (2, 7, 6, 6)
+    assert torch.equal(head.classify(head.hidden(features)), head(features))

@@ -5,8 +5,8 @@ import torch
 
 from tag2mask.errors import SettingsError
 from tag2mask.networks.backbones import Backbone, create_backbone
-from tag2mask.networks.heads import ASPP, LargeFOV
-from tag2mask.networks.segmenter import HeadSettings, Segmenter, resize_scores
+from tag2mask.networks.heads import ASPP, Dilated, LargeFOV
+from tag2mask.networks.segmenter import HeadSettings, Segmenter, resize_scores, to_grid
 
 
 @pytest.fixture(scope="module")
@@ -21,6 +21,7 @@ def backbone() -> Backbone:
         (HeadSettings("largefov", 8, (2,), 0.5), LargeFOV),
         (HeadSettings("aspp", 8, (1, 2), 0.5), ASPP),
         (HeadSettings("aspp", 0, (1, 2, 3)), ASPP),
+        (HeadSettings("dilated", 8, (2,), 0.5), Dilated),
     ],
 )
 def test_a_segmenter_is_a_head_on_a_backbone(backbone: Backbone, settings: HeadSettings, kind: type) -> None:
@@ -70,3 +71,37 @@ def test_resizing_keeps_cells_where_they_tile_the_image() -> None:
     assert resize_scores(scores, (1, 4)).flatten().tolist() == [0.0, 1.0, 3.0, 4.0]
     assert torch.equal(resize_scores(scores, (1, 2)), scores)
     assert resize_scores(torch.ones(2, 3, 4, 5), (7, 9)).shape == (2, 3, 7, 9)
+
+
+@pytest.mark.parametrize("kind", ["largefov", "dilated"])
+def test_levels_are_those_of_one_pass(backbone: Backbone, kind: Any) -> None:
+    network = Segmenter(backbone, 4, HeadSettings(kind, 8, (2,))).eval()
+    images = torch.randn(2, 3, 50, 64)
+    with torch.no_grad():
+        levels = network.levels(images, early="blocks.1")
+        assert torch.equal(levels.features, backbone(images))
+        assert torch.equal(levels.scores, network(images))
+        assert torch.equal(levels.hidden, network.head.hidden(levels.features))  # type: ignore[operator]
+        assert torch.equal(levels.early, backbone.encode(images, "blocks.1"))
+        assert network.levels(images).early is None
+        cached = backbone.encode(images, "blocks.2")
+        assert torch.equal(network.levels(cached, after="blocks.2").scores, levels.scores)
+
+
+def test_aspp_has_no_hidden_layer(backbone: Backbone) -> None:
+    with pytest.raises(SettingsError, match="aspp has several branches"):
+        Segmenter(backbone, 4, HeadSettings("aspp", 8, (1, 2))).levels(torch.zeros(1, 3, 32, 32))
+
+
+def test_a_coarser_grid_averages_and_a_finer_one_interpolates() -> None:
+    features = torch.arange(16.0).reshape(1, 1, 4, 4)
+    assert to_grid(features, (2, 2)).flatten().tolist() == [2.5, 4.5, 10.5, 12.5]
+    assert torch.equal(to_grid(features, (4, 4)), features)
+    assert torch.equal(to_grid(features, (8, 8)), resize_scores(features, (8, 8)))
+
+
+def test_only_the_dilated_head_has_a_norm_to_freeze() -> None:
+    with pytest.raises(SettingsError, match="frozen_norm"):
+        HeadSettings("largefov", 8, (2,), frozen_norm=True)
+    with pytest.raises(SettingsError, match="dilated takes one dilation"):
+        HeadSettings("dilated", 8, (2, 3))

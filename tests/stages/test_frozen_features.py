@@ -6,7 +6,15 @@ import torch
 from safetensors.torch import load_file
 
 from tag2mask.errors import SettingsError, WorkspaceError
-from tag2mask.stages.frozen_features import FrozenFeatures, FrozenFeatureSettings
+from tag2mask.networks.segmenter import to_grid
+from tag2mask.stages.backbone import BackboneSettings, take_weights
+from tag2mask.stages.frozen_features import (
+    EarlyFeatures,
+    EarlyFeatureSettings,
+    FrozenFeatures,
+    FrozenFeatureSettings,
+)
+from tag2mask.stages.train_classifier import TrainClassifier
 from tag2mask.stages.views import load_photograph, view_photograph
 from tests.stages.conftest import Finished
 
@@ -74,3 +82,46 @@ def test_estimates(finished: Finished) -> None:
     assert estimate.seconds > 0
     on_disk = sum(path.stat().st_size for path in (stage.folder(env) / "items").iterdir())
     assert estimate.bytes == pytest.approx(on_disk, rel=0.05)
+
+
+def test_early_features_are_averaged_to_the_grid(finished: Finished) -> None:
+    env, settings = finished.env, finished.settings.segmenter
+    stage = EarlyFeatures(EarlyFeatureSettings(settings.backbone, settings.views, "blocks.1", 8))
+    stage.run(env)
+    backbone = settings.backbone.create(env.runtime.seed).eval()
+    sample = stage.samples(env)[1]
+    image = load_photograph(sample)
+    view = settings.views.whole_view((image.shape[1], image.shape[2]), mirror=True)
+    with torch.no_grad():
+        features = backbone.encode(view_photograph(image, view, backbone)[None], "blocks.1")
+    assert features.shape == (1, 24, 16, 16)
+    found = stage.load(env, sample.id, mirror=True)
+    assert found.shape == stage.shape(env) == (24, 8, 8)
+    assert torch.allclose(found, to_grid(features, (8, 8))[0], rtol=2**-9, atol=1e-4)
+
+
+def test_features_of_the_classifier_are_its_own(finished: Finished) -> None:
+    env, settings = finished.env, finished.settings.segmenter
+    classifier = finished.stage(TrainClassifier)
+    stage = FrozenFeatures(FrozenFeatureSettings(settings.backbone, settings.views), classifier)
+    assert stage.fingerprint(env) != finished.stage(FrozenFeatures).fingerprint(env)
+    stage.run(env)
+    trained = classifier.load(env).backbone
+    sample = stage.samples(env)[0]
+    image = load_photograph(sample)
+    view = settings.views.whole_view((image.shape[1], image.shape[2]), mirror=False)
+    backbone = settings.backbone.create(env.runtime.seed).eval()
+    take_weights(backbone, trained)
+    with torch.no_grad():
+        expected = backbone.encode(view_photograph(image, view, backbone)[None], "blocks.2")[0]
+    found = stage.load(env, sample.id, mirror=False)
+    assert torch.allclose(found, expected, rtol=2**-9, atol=1e-4)
+    pretrained = finished.stage(FrozenFeatures).load(env, sample.id, mirror=False)
+    assert not torch.allclose(found, pretrained, atol=1e-3)
+
+
+def test_weights_of_another_network_are_refused(finished: Finished) -> None:
+    trained = BackboneSettings(weights="none", block="blocks.2").create(0)
+    for other in (BackboneSettings(weights="none", block="blocks.4"), BackboneSettings("resnet18", weights="none")):
+        with pytest.raises(SettingsError, match="cannot go on from the classifier's"):
+            take_weights(other.create(0), trained)

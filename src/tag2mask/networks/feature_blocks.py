@@ -164,6 +164,34 @@ class Backbone(nn.Module):
         """
         raise self._not_cacheable()
 
+    def features_at(self, inputs: Tensor, blocks: Sequence[str], *, after: str | None = None) -> list[Tensor]:
+        """Features after several blocks in one pass: AffinityNet's three depths, SSDD's low and high level.
+
+        Args:
+            inputs: normalised images (N, 3, H, W), or the features of block `after` as `encode` gives them.
+            blocks: any of `blocks`, in any order.
+            after: block whose features the inputs are; none of `blocks` may come before it.
+
+        Returns:
+            (N, channels_of(block), ceil(H / stride_of(block)), ceil(W / stride_of(block))) for each block, in the order
+            asked for.
+
+        Raises:
+            SettingsError: there is no such block, it comes before `after`, or this kind of network has no features to
+                continue from.
+        """
+        start = 0 if after is None else self._position(after) + 1
+        if after is not None and not self.cacheable:
+            raise self._not_cacheable()
+        wanted = [self._position(block) + 1 for block in blocks]
+        if wanted and min(wanted) < start:
+            raise SettingsError(f"block '{blocks[wanted.index(min(wanted))]}' of '{self.name}' comes before '{after}'")
+        found, state = {start: inputs}, inputs
+        for stop in sorted(set(wanted) - {start}):
+            state = self._advance(state, start, stop)
+            found[stop], start = state, stop
+        return [self._readable(found[stop], inputs) for stop in wanted]
+
     def freeze(self, until: str | None) -> None:
         """Take all blocks up to and including ``until`` out of training; None lets all of them train.
 
@@ -203,6 +231,10 @@ class Backbone(nn.Module):
 
     def _fold(self) -> None:
         """Works batch norms into convolutions, for kinds of networks where that is known to be of use."""
+
+    def _readable(self, state: Tensor, images: Tensor) -> Tensor:
+        """What a block hands on, as a grid of features."""
+        return state
 
     def _position(self, block: str) -> int:
         name = self._aliases.get(block, block)
@@ -344,6 +376,9 @@ class VitBackbone(Backbone):
         patches = tokens[:, self._network.num_prefix_tokens :]
         return patches.transpose(1, 2).unflatten(2, (rows, columns))
 
+    def _readable(self, state: Tensor, images: Tensor) -> Tensor:
+        return self._grid(state, images)
+
     @property
     def _network(self) -> Any:
         return self.network  # timm's attributes are beyond nn.Module's annotations
@@ -406,14 +441,25 @@ class StagedBackbone(Backbone):
         super().__init__(network, _owned_parameters(network, blocks), identity, train_norm_affine=train_norm_affine)
 
     def forward(self, images: Tensor) -> Tensor:
+        return self.features_at(images, [self.block])[0]
+
+    def features_at(self, inputs: Tensor, blocks: Sequence[str], *, after: str | None = None) -> list[Tensor]:
+        if after is not None:
+            raise self._not_cacheable()
         network: Any = self.network
-        height, width = images.shape[2:]
-        padded = F.pad(images, (0, -width % self.stride, 0, -height % self.stride))
+        height, width = inputs.shape[2:]
+        padded = F.pad(inputs, (0, -width % self.stride, 0, -height % self.stride))
+        positions = [self._position(block) for block in blocks]
+        indices = sorted(set(positions))
         # without no_grad: parameters that take no gradient record none by themselves
-        features = network.forward_intermediates(
-            padded, indices=[len(self.blocks) - 1], stop_early=True, intermediates_only=True
-        )
-        return features[0]
+        features = network.forward_intermediates(padded, indices=indices, stop_early=True, intermediates_only=True)
+        found = dict(zip(indices, features, strict=True))
+        strides = [self.stride_of(block) for block in blocks]
+        # Padding to the deepest stride gives an early block more cells than the image has.
+        return [
+            found[position][:, :, : -(-height // stride), : -(-width // stride)]
+            for position, stride in zip(positions, strides, strict=True)
+        ]
 
     def _measure(self) -> list[tuple[int, int]]:
         network: Any = self.network

@@ -1,16 +1,17 @@
 """The segmentation network: a backbone with a DeepLab head."""
 
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, field
+from typing import Literal, NamedTuple
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tag2mask.errors import SettingsError, unknown_choice
 from tag2mask.networks.backbones import Backbone
-from tag2mask.networks.heads import ASPP, LargeFOV
+from tag2mask.networks.heads import ASPP, Dilated, LargeFOV
+from tag2mask.settings import LATER
 
-HEADS = ("largefov", "aspp")
+HEADS = ("largefov", "aspp", "dilated")
 
 
 @dataclass(frozen=True)
@@ -18,24 +19,60 @@ class HeadSettings:
     """The segmentation head.
 
     Args:
-        kind: "largefov" or "aspp".
+        kind: "largefov", "aspp" or "dilated" (SSDD's two dilated convolutions).
         width: hidden channels; 0 makes an ASPP branch a single convolution.
-        dilations: one number for largefov, one per branch for aspp, in steps of the feature grid.
+        dilations: one number for largefov and dilated, one per branch for aspp, in steps of the feature grid.
         dropout: probability after hidden layers.
+        frozen_norm: of dilated: leave its batch norm as it is made (SSDD's code).
     """
 
     kind: Literal["largefov", "aspp"] = "largefov"
     width: int = 1024
     dilations: tuple[int, ...] = (12,)
     dropout: float = 0.5
+    frozen_norm: bool = field(default=False, metadata=LATER)
 
     def __post_init__(self) -> None:
         if self.kind not in HEADS:
             raise SettingsError(unknown_choice("head.kind", self.kind, HEADS))
-        if self.kind == "largefov" and (len(self.dilations) != 1 or self.width < 1):
-            raise SettingsError("head: largefov takes one dilation and a width above 0")
+        if self.kind != "aspp" and (len(self.dilations) != 1 or self.width < 1):
+            raise SettingsError(f"head: {self.kind} takes one dilation and a width above 0")
+        if self.frozen_norm and self.kind != "dilated":
+            raise SettingsError("head.frozen_norm: goes with head.kind dilated, the only head with a norm")
         if not self.dilations or min(self.dilations) < 1 or self.width < 0 or not 0 <= self.dropout < 1:
             raise SettingsError("head: dilations must be above 0, width not negative, dropout in [0, 1)")
+
+
+def make_head(channels: int, classes: int, settings: HeadSettings) -> LargeFOV | ASPP | Dilated:
+    """A segmentation head with random weights.
+
+    Args:
+        channels: of the features.
+        classes: number of scores, background included.
+        settings: which, and how large.
+    """
+    if settings.kind == "aspp":
+        return ASPP(channels, classes, width=settings.width, dilations=settings.dilations, dropout=settings.dropout)
+    width, dilation, dropout = settings.width, settings.dilations[0], settings.dropout
+    if settings.kind == "largefov":
+        return LargeFOV(channels, classes, width=width, dilation=dilation, dropout=dropout)
+    return Dilated(channels, classes, width=width, dilation=dilation, dropout=dropout, frozen_norm=settings.frozen_norm)
+
+
+class Levels(NamedTuple):
+    """What a segmenter makes of images at several levels.
+
+    Args:
+        features: of the backbone, what heads read: (N, channels, h, w).
+        hidden: of the head, what its scores are made of: (N, width, h, w).
+        scores: logits, (N, classes, h, w).
+        early: features of an early block, (N, channels of it, h', w'); None where none was asked for.
+    """
+
+    features: Tensor
+    hidden: Tensor
+    scores: Tensor
+    early: Tensor | None
 
 
 class Segmenter(nn.Module):
@@ -51,14 +88,7 @@ class Segmenter(nn.Module):
         super().__init__()
         self.backbone = backbone
         self.classes = classes
-        if head.kind == "largefov":
-            self.head: nn.Module = LargeFOV(
-                backbone.channels, classes, width=head.width, dilation=head.dilations[0], dropout=head.dropout
-            )
-        else:
-            self.head = ASPP(
-                backbone.channels, classes, width=head.width, dilations=head.dilations, dropout=head.dropout
-            )
+        self.head: nn.Module = make_head(backbone.channels, classes, head)
 
     def forward(self, inputs: Tensor, *, after: str | None = None) -> Tensor:
         """Scores (logits) on the backbone's grid.
@@ -74,6 +104,27 @@ class Segmenter(nn.Module):
         scores: Tensor = self.head(features)
         return scores
 
+    def levels(self, inputs: Tensor, *, after: str | None = None, early: str | None = None) -> Levels:
+        """Features, hidden layer and scores in one pass; SSDD's difference networks read all of them.
+
+        Args:
+            inputs: as for `forward`.
+            after: likewise.
+            early: a block whose features are wanted too.
+
+        Raises:
+            SettingsError: the head has no hidden layer of its own, or there is no such block.
+        """
+        if not isinstance(self.head, LargeFOV | Dilated):
+            raise SettingsError(
+                "head.kind: aspp has several branches and no hidden layer; largefov and dilated have one"
+            )
+        backbone = self.backbone
+        wanted = [backbone.block, *([early] if early else [])]
+        features, *others = backbone.features_at(inputs, wanted, after=after)
+        hidden = self.head.hidden(features)
+        return Levels(features, hidden, self.head.classify(hidden), others[0] if others else None)
+
     def head_parameters(self) -> list[nn.Parameter]:
         """Parameters that start from nothing."""
         return list(self.head.parameters())
@@ -85,3 +136,13 @@ def resize_scores(scores: Tensor, size: tuple[int, int]) -> Tensor:
     Shapes: (N, C, h, w) -> (N, C, *size).
     """
     return F.interpolate(scores, size=size, mode="bilinear", align_corners=False)
+
+
+def to_grid(features: Tensor, size: tuple[int, int]) -> Tensor:
+    """Features on a grid of another size: averaged over its cells where it is coarser, bilinear where it is finer.
+
+    Shapes: (N, C, h, w) -> (N, C, *size).
+    """
+    if features.shape[2] >= size[0] and features.shape[3] >= size[1]:
+        return F.adaptive_avg_pool2d(features, size)
+    return resize_scores(features, size)

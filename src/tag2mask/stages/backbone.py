@@ -94,3 +94,19 @@ def backbone_and_head(backbone: Backbone, head: list[nn.Parameter], head_multipl
     """Two groups: what of the backbone is trained, at the base rate, and new layers at a multiple of it."""
     trained = [parameter for parameter in backbone.parameters() if parameter.requires_grad]
     return [ParameterGroup(trained), ParameterGroup(head, head_multiplier)]
+
+
+def take_weights(backbone: Backbone, trained: Backbone) -> None:
+    """Gives a backbone the weights of another that has at least its blocks.
+
+    Raises:
+        SettingsError: they are different networks, or the other one ends at an earlier block.
+    """
+    weights = trained.state_dict()
+    missing = backbone.state_dict().keys() - weights.keys()
+    if backbone.name.partition(".")[0] != trained.name.partition(".")[0] or missing:
+        raise SettingsError(
+            f"backbone '{backbone.name}' up to '{backbone.block}' cannot go on from the classifier's, which is "
+            f"'{trained.name}' up to '{trained.block}'"
+        )
+    backbone.load_state_dict({name: weights[name] for name in backbone.state_dict()})

@@ -12,9 +12,12 @@ from tag2mask.data.samples import Sample
 from tag2mask.engine.environment import Environment
 from tag2mask.engine.stage import Estimate, PerImageStage
 from tag2mask.engine.workspace import reading_artifact
+from tag2mask.networks.backbones import Backbone
 from tag2mask.networks.inference import ScaleSettings
-from tag2mask.stages.backbone import BackboneSettings
+from tag2mask.networks.segmenter import to_grid
+from tag2mask.stages.backbone import BackboneSettings, take_weights
 from tag2mask.stages.timing import seconds_per_image
+from tag2mask.stages.train_classifier import TrainClassifier
 from tag2mask.stages.views import ViewSettings, load_photograph, view_photograph
 
 
@@ -32,7 +35,12 @@ class FrozenFeatureSettings:
 
 
 class FrozenFeatures(PerImageStage):
-    """float16 ``.safetensors`` with ``features`` (2, channels, h, w): of the photograph and of its mirror image."""
+    """float16 ``.safetensors`` with ``features`` (2, channels, h, w): of the photograph and of its mirror image.
+
+    Args:
+        settings: backbone and views.
+        classifier: whose trained backbone it is; None takes the pretrained one.
+    """
 
     name = "frozen_features"
     version = 2
@@ -41,15 +49,19 @@ class FrozenFeatures(PerImageStage):
     reads = frozenset({"images"})
     settings: FrozenFeatureSettings
 
-    def __init__(self, settings: FrozenFeatureSettings) -> None:
-        super().__init__(settings, "train")
+    def __init__(self, settings: FrozenFeatureSettings, classifier: TrainClassifier | None = None) -> None:
+        super().__init__(settings, "train", **({"classifier": classifier} if classifier else {}))
+        self.classifier = classifier
 
     def identity(self, env: Environment) -> str:
         return self.settings.backbone.identity
 
     def open(self, env: Environment) -> Callable[[Sample], bytes]:
         runtime, views = env.runtime, self.settings.views
-        backbone = runtime.place(self.settings.backbone.create(runtime.seed)).eval()
+        backbone = self.settings.backbone.create(runtime.seed)
+        if self.classifier is not None:
+            take_weights(backbone, self.classifier.load(env).backbone)
+        runtime.place(backbone).eval()
 
         @torch.no_grad()
         def make(sample: Sample) -> bytes:
@@ -59,10 +71,14 @@ class FrozenFeatures(PerImageStage):
                 [view_photograph(image, views.whole_view(size, mirror=mirror), backbone) for mirror in (False, True)]
             )
             with runtime.autocast():
-                features = backbone.encode(both.to(runtime.torch_device), self.settings.backbone.frozen_until)
+                features = self.read(backbone, both.to(runtime.torch_device))
             return save_tensors({"features": features.to("cpu", torch.float16).contiguous()})
 
         return make
+
+    def read(self, backbone: Backbone, images: Tensor) -> Tensor:
+        """What is kept of normalised images: (N, 3, H, W) -> (N, channels, h, w)."""
+        return backbone.encode(images, self.settings.backbone.frozen_until)
 
     def load(self, env: Environment, image_id: str, *, mirror: bool) -> Tensor:
         """Features of one photograph, or of its mirror image: float32 (channels, h, w).
@@ -89,3 +105,35 @@ class FrozenFeatures(PerImageStage):
         channels, height, width = self.shape(env)
         count = len(self.samples(env))
         return Estimate(seconds * count, 4.0 * channels * height * width * count)
+
+
+@dataclass(frozen=True)
+class EarlyFeatureSettings(FrozenFeatureSettings):
+    """What is computed ahead of an early block.
+
+    Args:
+        early: the block; a frozen one.
+        stride: pixels of the view per cell of what is kept.
+    """
+
+    early: str
+    stride: int
+
+
+class EarlyFeatures(FrozenFeatures):
+    """The same of an early frozen block, on a coarser grid: DD-Net's low-level features."""
+
+    name = "early_features"
+    version = 1
+    settings: EarlyFeatureSettings
+
+    def read(self, backbone: Backbone, images: Tensor) -> Tensor:
+        _, height, width = self._shape_of(backbone)
+        return to_grid(backbone.encode(images, self.settings.early), (height, width))
+
+    def shape(self, env: Environment) -> tuple[int, int, int]:
+        return self._shape_of(self.settings.backbone.create(env.runtime.seed))
+
+    def _shape_of(self, backbone: Backbone) -> tuple[int, int, int]:
+        side = -(-self.settings.views.crop // self.settings.stride)
+        return backbone.channels_of(self.settings.early), side, side

@@ -1,5 +1,7 @@
 """Stages whose artifact is one mask per photograph."""
 
+from typing import ClassVar
+
 import numpy as np
 import numpy.typing as npt
 
@@ -9,6 +11,7 @@ from tag2mask.data.layers import LabelMap, MapLayer
 from tag2mask.data.masks import encode_mask, read_mask
 from tag2mask.data.samples import Sample
 from tag2mask.data.truth import read_true_mask
+from tag2mask.data.view import LABELS, MapKind
 from tag2mask.engine.environment import Environment
 from tag2mask.engine.stage import PerImageStage
 from tag2mask.engine.workspace import reading_artifact
@@ -20,6 +23,7 @@ class LabelStage(PerImageStage):
     """One palette PNG per photograph: class ids, 255 unlabelled."""
 
     suffix = ".png"
+    map_kind: ClassVar[MapKind] = LABELS
 
     def how(self) -> str:
         """How the masks were made, for whoever reads their score; empty where the stage's name says it all.

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -21,13 +21,14 @@ from tag2mask.evaluation.pictures import contact_sheet, evenly_spread, save_shee
 from tag2mask.files import write_bytes
 from tag2mask.networks.inference import InferenceSettings
 from tag2mask.networks.model_file import ModelHeader, load_model, save_model
-from tag2mask.networks.segmenter import HeadSettings, Segmenter, resize_scores
+from tag2mask.networks.segmenter import HeadSettings, Levels, Segmenter, resize_scores, to_grid
 from tag2mask.settings import LATER, canonical
-from tag2mask.stages.backbone import BackboneSettings, backbone_and_head
-from tag2mask.stages.frozen_features import FrozenFeatures, FrozenFeatureSettings
+from tag2mask.stages.backbone import BackboneSettings, backbone_and_head, take_weights
+from tag2mask.stages.frozen_features import EarlyFeatures, EarlyFeatureSettings, FrozenFeatures, FrozenFeatureSettings
 from tag2mask.stages.labels import LabelStage
 from tag2mask.stages.maps import MapStage
 from tag2mask.stages.saliency_maps import saliency_source
+from tag2mask.stages.train_classifier import TrainClassifier
 from tag2mask.stages.views import ViewSettings, change_colours, load_photograph, view_photograph
 from tag2mask.supervision.fixed_masks import FixedMasks
 from tag2mask.supervision.objective import OBJECTIVES, Objective
@@ -99,6 +100,7 @@ class SegmentationSystem(System):
         head_multiplier: float,
         after: str | None = None,
         scales: tuple[float, ...] = (1.0,),
+        early: str | None = None,
     ) -> None:
         super().__init__()
         self.network = network
@@ -107,6 +109,7 @@ class SegmentationSystem(System):
         self.head_multiplier = head_multiplier
         self.after = after
         self.scales = scales
+        self.early = early
 
     def forward(self, batch: Batch, position: Position) -> Losses:
         scores = self.scores(batch)
@@ -127,6 +130,21 @@ class SegmentationSystem(System):
         coarse = self.network(inputs, after=self.after).float()
         size = (batch["labels"].shape[1], batch["labels"].shape[2])
         return coarse if coarse.shape[2:] == size else resize_scores(coarse, size)
+
+    def levels(self, batch: Batch) -> Levels:
+        """Hidden layer, scores and early features on the label grid, float32; the backbone's as they are."""
+        size = (batch["labels"].shape[1], batch["labels"].shape[2])
+        if self.after is None:
+            found = self.network.levels(batch["image"], early=self.early)
+        else:
+            found = self.network.levels(batch["features"], after=self.after)
+            found = found._replace(early=batch["early"] if self.early else None)
+        return Levels(
+            features=found.features,
+            hidden=resize_scores(found.hidden.float(), size),
+            scores=resize_scores(found.scores.float(), size),
+            early=None if found.early is None else to_grid(found.early.float(), size),
+        )
 
     @torch.no_grad()
     def targets(self, batch: Batch, position: Position) -> Targets:
@@ -150,13 +168,16 @@ class TrainSegmenter(TrainingStage):
         settings: network and training.
         supervision: makes each step's targets.
         objective: the losses; what `settings.loss` names by default.
-        maps: further maps that the supervision reads, by the name of its batch entry.
-        start: a trained segmenter of the same architecture whose weights are gone on from.
+        maps: further maps and labels that the supervision reads, by the name of its batch entry.
+        start: a trained segmenter of the same architecture whose weights are gone on from, or a classifier, whose
+            backbone is.
+        early: a block whose features the system reads too (`SegmentationSystem.levels`).
     """
 
     name = "segmenter"
     version = 2
     reads = frozenset({"images"})
+    own_needs: ClassVar[frozenset[str]] = frozenset()
     settings: SegmenterSettings
 
     def __init__(
@@ -166,8 +187,9 @@ class TrainSegmenter(TrainingStage):
         *,
         supervision: Callable[[], Supervision] = FixedMasks,
         objective: Objective | None = None,
-        maps: Mapping[str, MapStage] | None = None,
-        start: "TrainSegmenter | None" = None,
+        maps: Mapping[str, MapStage | LabelStage] | None = None,
+        start: "TrainSegmenter | TrainClassifier | None" = None,
+        early: str = "",
     ) -> None:
         settings.backbone.check(cached=settings.cache_features)
         self.labels = labels
@@ -175,19 +197,28 @@ class TrainSegmenter(TrainingStage):
         self.start = start
         self.features: FrozenFeatures | None = None
         inputs: dict[str, Any] = {"labels": labels, **self.maps}
+        classifier = start if isinstance(start, TrainClassifier) else None
+        self.early = early
+        self.early_features: EarlyFeatures | None = None
         if settings.cache_features:
-            self.features = FrozenFeatures(FrozenFeatureSettings(settings.backbone, settings.views))
+            self.features = FrozenFeatures(FrozenFeatureSettings(settings.backbone, settings.views), classifier)
             inputs["features"] = self.features
+            if early:
+                self.early_features = EarlyFeatures(
+                    EarlyFeatureSettings(settings.backbone, settings.views, early, settings.label_stride), classifier
+                )
+                inputs["early_features"] = self.early_features
         if start is not None:
             inputs["start"] = start
-            if (start.settings.backbone, start.settings.head) != (settings.backbone, settings.head):
-                raise SettingsError(
-                    "retrain.segmenter: backbone and head must be those of segmenter, whose weights are gone on from; "
-                    "retrain.from_first false starts afresh"
-                )
+        same = (settings.backbone, settings.head)
+        if isinstance(start, TrainSegmenter) and (start.settings.backbone, start.settings.head) != same:
+            raise SettingsError(
+                "retrain.segmenter: backbone and head must be those of segmenter, whose weights are gone on from; "
+                "retrain.from_first false starts afresh"
+            )
         self.supervision = supervision
         self.objective = objective or OBJECTIVES[settings.loss]()
-        self.needs = supervision().needs | self.objective.needs
+        self.needs = supervision().needs | self.objective.needs | self.own_needs
         if PRESENT in self.needs:
             self.reads = frozenset({"images", "tags"})
         super().__init__(settings, labels.split, **inputs)
@@ -206,7 +237,9 @@ class TrainSegmenter(TrainingStage):
 
     def system(self, env: Environment) -> SegmentationSystem:
         system = self.system_to_time(env)
-        if self.start is not None:
+        if isinstance(self.start, TrainClassifier):
+            take_weights(system.network.backbone, self.start.load(env).backbone)
+        elif self.start is not None:
             system.network.load_state_dict(self.start.load(env).state_dict())
         return system
 
@@ -222,6 +255,7 @@ class TrainSegmenter(TrainingStage):
             head_multiplier=self.settings.training.head_multiplier,
             after=self.settings.backbone.frozen_until if self.features else None,
             scales=self.settings.scales,
+            early=self.early or None,
         )
 
     def open(self, env: Environment) -> Callable[[Sample, int], dict[str, Any]]:
@@ -246,7 +280,9 @@ class TrainSegmenter(TrainingStage):
         def entries(sample: Sample, labels: Tensor, view: View, epoch: int | None) -> dict[str, Any]:
             found: dict[str, Any] = {"labels": to_view(labels, view, LABELS, stride=stride)}
             for name, stage in self.maps.items():
-                found[name] = to_view(stage.load(env, sample.id), view, stage.map_kind, stride=stride)
+                found[name] = to_view(torch.as_tensor(stage.load(env, sample.id)), view, stage.map_kind, stride=stride)
+            if self.early_features is not None:
+                found["early"] = self.early_features.load(env, sample.id, mirror=view.mirror)
             if PRESENT in self.needs:
                 tags = torch.from_numpy(env.dataset.tag_vector(sample)).bool()
                 found[PRESENT] = torch.cat([torch.ones(1, dtype=torch.bool), tags])
@@ -275,6 +311,8 @@ class TrainSegmenter(TrainingStage):
             example["features"] = torch.zeros(self.features.shape(env))
         else:
             example["image"] = torch.zeros(3, crop, crop)
+        if self.early_features is not None:
+            example["early"] = torch.zeros(self.early_features.shape(env))
         for name in self.maps:
             example[name] = torch.zeros(side, side, dtype=torch.int32)
         if PRESENT in self.needs:
@@ -382,8 +420,8 @@ def train_segmenter(
     *,
     supervision: Callable[[], Supervision] = FixedMasks,
     objective: Objective | None = None,
-    maps: Mapping[str, MapStage] | None = None,
-    start: TrainSegmenter | None = None,
+    maps: Mapping[str, MapStage | LabelStage] | None = None,
+    start: TrainSegmenter | TrainClassifier | None = None,
 ) -> TrainSegmenter:
     """A segmentation network trained on labels; the arguments are `TrainSegmenter`'s."""
     return TrainSegmenter(labels, settings, supervision=supervision, objective=objective, maps=maps, start=start)
