@@ -2,6 +2,7 @@
 
 import dataclasses
 import shutil
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -66,6 +67,8 @@ def write_run(
     metrics = {key: stage.metrics(env) for key, stage in plan.results.items()}
     model = folder / MODEL_FILE
     _export_model(plan, configuration, env, model)
+    for name, stage in plan.exports.items():
+        _copy_files(stage.folder(env).glob(f"*{model.suffix}"), folder / name)
     _gather_masks(plan, env, folder / "masks")
     pictures = _draw(plan, runs, configuration, env, folder / "pictures")
     record = finish_run(plan, runs, metrics, configuration, env, started=started)
@@ -105,10 +108,13 @@ def _gather_masks(plan: Plan, env: Environment, folder: Path) -> None:
 
 def _copy_items(stage: Stage, env: Environment, folder: Path) -> None:
     assert isinstance(stage, PerImageStage)
-    for sample in stage.samples(env):
-        source = stage.path(env, sample.id)
+    _copy_files((stage.path(env, sample.id) for sample in stage.samples(env)), folder)
+
+
+def _copy_files(sources: Iterable[Path], folder: Path) -> None:
+    for source in sources:
         # Copies, not links: people edit masks, and an artifact must stay what it is.
-        with atomic_path(folder / f"{sample.id}{stage.suffix}") as aside:
+        with atomic_path(folder / source.name) as aside:
             shutil.copyfile(source, aside)
 
 

@@ -71,7 +71,7 @@ def test_the_mirror_image_is_the_second_of_the_batch(network: Segmenter) -> None
     assert torch.equal(alone, batch[:1])
 
 
-@pytest.mark.parametrize("merge", ["softmax", "logits"])
+@pytest.mark.parametrize("merge", ["softmax", "logits", "softmax_twice"])
 @pytest.mark.parametrize("mirror", [False, True])
 def test_merging_equals_a_plain_loop(network: Segmenter, merge: str, mirror: bool) -> None:
     with torch.no_grad():
@@ -82,6 +82,8 @@ def test_merging_equals_a_plain_loop(network: Segmenter, merge: str, mirror: boo
             parts += [F.interpolate(one, (40, 56), mode="bilinear", align_corners=False)[0] for one in scores]
     if merge == "softmax":
         expected = torch.stack([part.softmax(0) for part in parts]).mean(0)
+    elif merge == "softmax_twice":
+        expected = torch.stack([part.softmax(0) for part in parts]).sum(0).softmax(0)
     else:
         expected = torch.stack(parts).sum(0).softmax(0)
     given = InferenceSettings(long_side=56, scales=(0.5, 1.0), mirror=mirror, merge=merge)  # type: ignore[arg-type]

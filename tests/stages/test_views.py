@@ -66,6 +66,17 @@ def test_whole_photographs_leave_nothing_to_chance_but_the_mirror(
     assert drawn == views(settings)
 
 
+def test_squares_of_a_drawn_side_are_cropped() -> None:
+    """SSDD's views: the aspect dropped, a side drawn, a window cut."""
+    settings = ViewSettings(crop=48, stretch=True, long_side=(48, 64))
+    drawn = views(settings, epochs=90)
+    assert {view.resized for view in drawn} == {(side, side) for side in range(48, 65)}
+    assert all(0 <= view.crop[0] <= view.resized[0] - 48 and view.crop[2:] == (48, 48) for view in drawn)
+    assert len({view.crop for view in drawn}) > 30
+    assert not settings.without_chance
+    assert ViewSettings(crop=48, stretch=True).without_chance
+
+
 def test_a_photograph_is_loaded_channels_first(tmp_path: Any) -> None:
     (sample, *_) = shapes_dataset(tmp_path / "data").train.samples
     image = load_photograph(sample)

@@ -18,6 +18,7 @@ class Plan:
         results: stages to make, in the order they are reported: evaluations, predictions; what they need is made first.
         pictures: per-image stages to show side by side, by split and column: {"train": {"CAM": stage}, "val": {}}.
         notes: what a reader of the results has to know, a sentence each: what could not be measured, and why.
+        exports: further trained stages whose weights a run's folder gets, by the folder's name there.
     """
 
     model: TrainingStage
@@ -25,6 +26,7 @@ class Plan:
     results: dict[str, Stage]
     pictures: dict[SplitName, dict[str, PerImageStage]] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    exports: dict[str, TrainingStage] = field(default_factory=dict)
 
     def stages(self) -> list[Stage]:
         """All stages, each after its inputs, each once."""
@@ -37,7 +39,7 @@ class Plan:
                 ordered.append(stage)
 
         # Results first: what can be measured early is then measured early, before the next training begins.
-        for stage in (*self.results.values(), self.predictions, self.model):
+        for stage in (*self.results.values(), self.predictions, self.model, *self.exports.values()):
             visit(stage)
         # Last what is shown only: without true masks nothing else may need it.
         for columns in self.pictures.values():

@@ -9,9 +9,11 @@ import torch
 from torch import Tensor
 
 from tag2mask.data.view import IMAGE, to_view, whole_view
-from tag2mask.errors import SettingsError
+from tag2mask.errors import SettingsError, unknown_choice
 from tag2mask.networks.backbones import Backbone
 from tag2mask.networks.segmenter import Segmenter, resize_scores
+
+MERGES = ("softmax", "logits", "softmax_twice")
 
 
 @dataclass(frozen=True)
@@ -44,18 +46,19 @@ class InferenceSettings(ScaleSettings):
     """How a segmenter is used on a photograph.
 
     Args:
-        merge: "softmax" averages probabilities over scales (Kim, DCP), "logits" sums scores (DSRG).
+        merge: "softmax" averages probabilities over scales (Kim, DCP), "logits" sums scores (DSRG), "softmax_twice" takes
+            the softmax of summed probabilities (SSDD), which flattens them for the CRF.
         max_pixels: larger photographs are segmented at this many pixels and the scores upsampled.
     """
 
     long_side: int = 512
-    merge: Literal["softmax", "logits"] = "softmax"
+    merge: Literal["softmax", "logits", "softmax_twice"] = "softmax"
     max_pixels: int = 2_000_000
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.merge not in ("softmax", "logits"):
-            raise SettingsError(f"merge: '{self.merge}' is not one of softmax, logits")
+        if self.merge not in MERGES:
+            raise SettingsError(unknown_choice("merge", self.merge, MERGES))
         if self.max_pixels < 1:
             raise SettingsError(f"max_pixels: {self.max_pixels} must be above 0")
 
@@ -120,11 +123,11 @@ def segment(
         for mirrored, own in enumerate(scores.float()):
             maps = (own.flip(-1) if mirrored else own).contiguous()
             values = resize_scores(maps[None], size)[0]
-            if settings.merge == "softmax":
+            if settings.merge != "logits":
                 values = values.softmax(0)
             merged = values if merged is None else merged.add_(values)
     assert merged is not None
-    if settings.merge == "logits":
+    if settings.merge != "softmax":
         return merged.softmax(0).cpu()
     return merged.div_(merged.sum(0, keepdim=True)).cpu()
 

@@ -33,7 +33,8 @@ class ViewSettings:
         long_side: smallest and largest long side; (0, 0) draws a factor instead.
         scale: smallest and largest factor.
         whole: always the whole photograph.
-        stretch: drop the aspect: the whole photograph as a square.
+        stretch: drop the aspect: the whole photograph as a square of `crop`; with `long_side`, of a side drawn from it, of
+            which the crop is cut (SSDD).
         mirror: mirror half of the photographs.
         colour: strength of random changes of brightness, contrast, saturation and hue; 0 leaves colours alone.
         scales: factors of which one is drawn, all as likely (Kim 2022: 0.5, 1 and 1.5); empty draws by `scale`.
@@ -64,9 +65,14 @@ class ViewSettings:
         if not 0 <= self.colour <= 1:
             raise SettingsError(f"views.colour: {self.colour} must lie between 0 and 1")
 
+    @property
+    def without_chance(self) -> bool:
+        """Whether a photograph has one view alone, and its mirror image."""
+        return self.whole or (self.stretch and not self.long_side[1])
+
     def draw(self, size: tuple[int, int], *, seed: int, epoch: int, image_id: str) -> View:
         """The view of a photograph of (height, width) `size`, drawn from (seed, epoch, image id)."""
-        if self.whole or self.stretch:
+        if self.without_chance:
             mirror = self.mirror and bool(generator(seed, "mirror", epoch, image_id).random() < 0.5)
             return self.whole_view(size, mirror=mirror)
         return random_view(
@@ -77,6 +83,7 @@ class ViewSettings:
             crop=self.crop,
             long_side=self.long_side if self.long_side[1] else None,
             scale=None if self.long_side[1] else self._factors(seed, epoch, image_id),
+            stretch=self.stretch,
             mirror=self.mirror,
         )
 
