@@ -180,6 +180,8 @@ def test_transformer_that_is_not_plain(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_unknown_tag_stride_and_block() -> None:
     with pytest.raises(SettingsError, match=r"unknown weights tag 'resnet50\.x'; choices: .*resnet50\.tv_in1k"):
         create_backbone("resnet50.x")
+    with pytest.raises(SettingsError, match=r"unknown weights tag 'resnet38\.x'; choices: resnet38$"):
+        create_backbone("resnet38.x")
     with pytest.raises(SettingsError, match=r"'resnet18' cannot have output stride 4; choices: 8, 16, 32$"):
         create_backbone("resnet18", output_stride=4)
     with pytest.raises(SettingsError, match=r"cannot have output stride 16; choices: 14 \(its patch size\)"):
@@ -199,7 +201,7 @@ def test_list_is_quick_and_tested_names_come_first() -> None:
     assert [info.name for info in tested[:2]] == [LITE0, DINO]
     assert {info.name for info in everything if info.offline} == {LITE0, DINO}
     assert len({info.name for info in everything}) == len(everything) > 300
-    assert {info.family for info in everything} == {"EfficientNet", "ResNet", "VGG", "ViT", "staged"}
+    assert {info.family for info in everything} == {"EfficientNet", "ResNet", "ResNet38", "VGG", "ViT", "staged"}
 
 
 def test_list_by_pattern() -> None:
@@ -216,4 +218,4 @@ def test_list_by_pattern() -> None:
 def test_tested_backbones_can_be_built(info: BackboneInfo) -> None:
     backbone = create_backbone(info.name, output_stride=info.output_strides[0], weights="none")
     assert backbone.stride == info.output_strides[0]
-    assert backbone.cacheable == (info.family in ("EfficientNet", "ResNet", "VGG"))
+    assert backbone.cacheable == (info.family not in ("ViT", "staged"))

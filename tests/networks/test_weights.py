@@ -178,8 +178,29 @@ def test_missing_file_and_other_suffix(tmp_path: Path) -> None:
     with pytest.raises(WeightsError, match=r"'nowhere\.pth' does not exist; weights is 'auto', 'package', 'hub'"):
         resolve_weights(LITE0, "nowhere.pth")
     (tmp_path / "w.npz").write_bytes(b"")
-    with pytest.raises(WeightsError, match=r"suffix that cannot be read; .*\.safetensors, \.pth, \.pt"):
+    with pytest.raises(
+        WeightsError, match=rf"suffix that cannot be read for '{LITE0}'; .*\.safetensors, \.pth, \.pt\)$"
+    ):
         resolve_weights(LITE0, str(tmp_path / "w.npz"))
+
+
+def test_suffixes_of_a_backbone_alone(tmp_path: Path) -> None:
+    path = tmp_path / "w.params"
+    path.write_bytes(b"neither")
+    assert resolve_weights("resnet38", str(path)).source == "path"
+    with pytest.raises(WeightsError, match=r"w\.params: cannot be read as a file of MXNet arrays"):
+        load_state("resnet38", resolve_weights("resnet38", str(path)))
+    with pytest.raises(WeightsError, match=r"w\.params' has a suffix that cannot be read for 'resnet18'; .*\.pt\)$"):
+        resolve_weights("resnet18", str(path))
+
+
+@pytest.mark.parametrize("source", ["auto", "package", "hub"])
+def test_weights_that_only_files_carry(source: str) -> None:
+    with pytest.raises(
+        WeightsError, match=r"^no package and no hub has weights for 'resnet38': .*cls1000_ep-0001\.params"
+    ):
+        resolve_weights("resnet38", source)
+    assert resolve_weights("resnet38", "none").source == "none"
 
 
 def offline(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

