@@ -1,7 +1,7 @@
 """tag2mask: from image tags to pixel masks.
 
 The verbs are the names in ``__all__``, `run`, `predict`, `evaluate`, `report` and `demo` first among them; `dense_crf`
-is useful on its own.
+and the module `ssdd` are useful on their own.
 """
 
 import importlib
@@ -32,9 +32,12 @@ _HOMES = {
     "Tag2MaskError": "tag2mask.errors",
 }
 
-__all__ = [*_HOMES, "__version__"]
+_MODULES = ("ssdd",)
+
+__all__ = [*_HOMES, *_MODULES, "__version__"]
 
 if TYPE_CHECKING:
+    from tag2mask import ssdd as ssdd
     from tag2mask.data.check import check_data as check_data
     from tag2mask.data.convert import convert_data as convert_data
     from tag2mask.errors import Tag2MaskError as Tag2MaskError
@@ -56,4 +59,6 @@ def __getattr__(name: str) -> Any:
     # Loading torch takes seconds, which `tag2mask --help` should not.
     if name in _HOMES:
         return getattr(importlib.import_module(_HOMES[name]), name)
+    if name in _MODULES:
+        return importlib.import_module(f"tag2mask.{name}")
     raise AttributeError(f"module 'tag2mask' has no attribute '{name}'")

@@ -50,6 +50,10 @@ class LargeFOV(nn.Sequential):
 class FrozenBatchNorm(nn.BatchNorm2d):
     """Batch norm that stays as it is made, near the identity, in training too; its scale and shift learn."""
 
+    def __init__(self, channels: int) -> None:
+        super().__init__(channels)
+        self.eval()
+
     def train(self, mode: bool = True) -> Self:
         return super().train(False)
 
