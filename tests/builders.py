@@ -38,6 +38,23 @@ TINY: dict[str, Any] = {
 _GROWING = {key: TINY[key] for key in ("classifier", "cams", "prediction")}
 _SUPERPIXELS = {"backbone": {"name": "vit_tiny_patch16_224", "output_stride": 16, "weights": "none"}, "long_side": 64}
 
+_AFFINITY = {
+    **_GROWING,
+    "confidence": {"background_low_alpha": 1.0, "background_high_alpha": 4.0, "crf": {"iterations": 2}},
+    "affinity": {
+        "backbone": {"weights": "none", "block": "blocks.4", "frozen_until": "blocks.2"},
+        "blocks": ["blocks.1", "blocks.2", "blocks.4"],
+        "widths": [4, 4, 8],
+        "radius": 3,
+        "views": {"crop": 64},
+        "training": {"epochs": 2, "batch_size": 4, "checkpoint_seconds": 0},
+    },
+    "walk": {"alpha": 2.0, "steps": 4},
+    "crf": {"iterations": 2},
+}
+_PAIRED = {**TINY["segmenter"], "head": {"kind": "dilated", "width": 16, "dilations": [2]}}
+_DIFFERENCE = {"width": 8, "low_block": "blocks.1"}
+
 TINY_OF: dict[str, dict[str, Any]] = {
     "cam": TINY,
     "supervised": {key: TINY[key] for key in ("segmenter", "prediction")},
@@ -63,6 +80,18 @@ TINY_OF: dict[str, dict[str, Any]] = {
             "labels": {"inference": {"long_side": 64}, "crf": {"iterations": 2}},
             "segmenter": TINY["segmenter"],
         },
+    },
+    "psa": {**_AFFINITY, "segmenter": TINY["segmenter"]},
+    "ssdd": {
+        **_AFFINITY,
+        "static": {"segmenter": _PAIRED, "difference": _DIFFERENCE, "start": "pretrained"},
+        "dynamic": {
+            "segmenter": _PAIRED,
+            "difference": _DIFFERENCE,
+            "start": "pretrained",
+            "online_crf": {"iterations": 2, "shrink": 4},
+        },
+        "segmenter": TINY["segmenter"],
     },
     "superpixel": {
         **_GROWING,

@@ -35,8 +35,8 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["run", "cap", "--data", "x"], "unknown method 'cap'; choices: cam, sec, dsrg, superpixel, supervised"),
-        (["run"], "choices: cam, sec, dsrg, superpixel, supervised"),
+        (["run", "cap", "--data", "x"], "unknown method 'cap'; choices: cam, sec, dsrg, psa, ssdd, superpixel, supervised"),
+        (["run"], "choices: cam, sec, dsrg, psa, ssdd, superpixel, supervised"),
         (["run", "cam", "--data", "/nowhere"], "/nowhere"),
         (["run", "cam"], "data"),
         (["run", "cam", "--data", "x", "--config", "small/cat"], "presets: "),

@@ -1,4 +1,4 @@
-"""Methods whose labels grow in training, from end to end, on small shapes and random weights."""
+"""Methods whose labels grow or are refined, from end to end, on small shapes and random weights."""
 
 import json
 import os
@@ -11,15 +11,19 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 import yaml
 from PIL import Image
 
+from tag2mask import ssdd
 from tag2mask.cli import main
 from tag2mask.configure import as_arguments, parse_arguments
 from tag2mask.data.masks import read_mask
 from tag2mask.engine.plan import Plan, run_plan
 from tag2mask.engine.progress import Reporter
 from tag2mask.methods.registry import METHODS
+from tag2mask.networks.model_file import load_model
+from tag2mask.networks.segmenter import Segmenter
 from tag2mask.verbs import prepare
 from tests.builders import TINY_OF, file_bytes, write_shapes
 
@@ -27,8 +31,22 @@ RESULTS = {
     "sec": ["classifier", "cam_curve", "seeds", "val"],
     "dsrg": ["classifier", "cam_curve", "seeds", "pseudo_labels", "val_first", "retrain_labels", "val"],
     "superpixel": ["classifier", "cam_curve", "seed_curve", "seeds", "pseudo_labels", "val"],
+    "psa": ["classifier", "cam_curve", "cam_labels", "walked_labels", "pseudo_labels", "val"],
+    "ssdd": [
+        "classifier",
+        "cam_curve",
+        "cam_labels",
+        "walked_labels",
+        "crf_labels",
+        "seeds",
+        "differences",
+        "pseudo_labels",
+        "val",
+    ],
 }
 GROWING = ["dsrg", "superpixel"]
+ONLINE = {"dsrg": "grown", "superpixel": "grown", "ssdd": "dynamic"}
+"""Methods whose labels change at every step, and the column that shows what they came to."""
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +81,7 @@ def test_a_run_leaves_figures_masks_and_a_report(home: Path, method: str) -> Non
     folder = run_folder(home, method)
     content = json.loads((folder / "run.json").read_text())
     assert list(content["metrics"]) == RESULTS[method]
-    for name in RESULTS[method][RESULTS[method].index("seeds") :]:
+    for name in set(RESULTS[method]) - {"classifier", "cam_curve", "seed_curve", "differences"}:
         assert 0 <= content["metrics"][name]["mean_iou"] <= 1
     for sample in ("shape_06", "shape_07", "shape_08"):
         mask = read_mask(folder / content["masks"] / f"{sample}.png")
@@ -102,6 +120,34 @@ def test_growth_is_kept_after_every_epoch_and_drawn(home: Path, method: str) -> 
     assert (run_folder(home, method) / "pictures" / "seeds_growing_over_epochs.jpg").is_file()
 
 
+def test_networks_of_difference_detection_are_handed_over(home: Path) -> None:
+    """Any pair of masks is refined with what a run leaves: the networks themselves, not copies of something else."""
+    folder = run_folder(home, "ssdd")
+    stage = stage_folder(home, "ssdd", "difference_net")
+    for name in ("model.safetensors", "difference.safetensors"):
+        assert (folder / "static" / name).read_bytes() == (stage / name).read_bytes()
+    segmenter, _ = load_model(folder / "static" / "model.safetensors")
+    assert isinstance(segmenter, Segmenter)
+    network = ssdd.load_difference_nets(folder / "static" / "difference.safetensors")["difference"]
+    images = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    levels = segmenter.levels(images, early="blocks.1")
+    masks = np.random.default_rng(0).integers(0, 3, (2, 2, 48, 40), dtype=np.uint8)
+    refined = ssdd.refine((levels.hidden, levels.early), masks[0], masks[1], network)
+    assert refined.shape == (2, 48, 40)
+    assert ((refined == masks[0]) | (refined == masks[1])).all()
+    assert (refined != masks[0]).any()
+    assert len(ssdd.load_difference_nets(folder / "dynamic" / "difference.safetensors")) == 2
+
+
+def test_the_report_shows_difference_maps_and_training_masks(home: Path) -> None:
+    folder = run_folder(home, "ssdd")
+    report = (folder / "report.html").read_text()
+    for title in ("PSA (before)", "predicted to differ from PSA", "CRF (after)", "predicted to differ from CRF"):
+        assert f'"{title}"' in report
+    assert "training masks over epochs" in report
+    assert (folder / "pictures" / "training_masks_over_epochs.jpg").is_file()
+
+
 CHANGES: list[tuple[str, dict[str, Any]]] = [
     ("dsrg", {"growing.enabled": False}),
     ("dsrg", {"growing.grow_on": "softmax"}),
@@ -120,6 +166,21 @@ CHANGES: list[tuple[str, dict[str, Any]]] = [
     ("superpixel", {"superpixels.tau": 0.1}),
     ("superpixel", {"superpixels.highest_first": True}),
     ("superpixel", {"seeds.foreground_threshold": 0.8}),
+    ("psa", {"train_on": "walk"}),
+    ("psa", {"affinity.radius": 2}),
+    ("psa", {"walk.steps": 64}),
+    ("psa", {"walk.alpha": 0.5}),
+    ("psa", {"confidence.background_low_alpha": 0.25}),
+    ("ssdd", {"stages": "static"}),
+    ("ssdd", {"stages": "dynamic"}),
+    ("ssdd", {"static.seeds.bias": -1.0}),
+    ("ssdd", {"static.difference.low_level": False, "static.difference.low_block": ""}),
+    ("ssdd", {"static.start": "classifier"}),
+    ("ssdd", {"dynamic.start": "classifier"}),
+    ("ssdd", {"dynamic.alpha": 1.0}),
+    ("ssdd", {"dynamic.pair.bias": -1.0}),
+    ("ssdd", {"dynamic.second_pair": "ssdd2"}),
+    ("ssdd", {"dynamic.difference.low_level": False, "dynamic.difference.low_block": ""}),
 ]
 
 
@@ -150,12 +211,12 @@ def test_masks_are_opened_by_evaluation_alone(home: Path, tmp_path: Path, method
         assert (home / "ws" / "stages" / name).read_bytes() == content, name
 
 
-@pytest.mark.parametrize("method", GROWING)
+@pytest.mark.parametrize("method", ONLINE)
 def test_killed_in_training_it_ends_the_same(home: Path, method: str) -> None:
     command = [sys.executable, "-m", "tag2mask.cli", *words(home, method, "--pictures", "0", workspace="killed")]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
         deadline = time.monotonic() + 120
-        while not list((home / "killed" / "stages").glob("segmenter-*/growth/001")):
+        while not list((home / "killed" / "stages").glob("segmenter*/growth/001")):
             assert process.poll() is None, "the run ended before it could be killed"
             assert time.monotonic() < deadline
             time.sleep(0.002)
@@ -167,7 +228,7 @@ def test_killed_in_training_it_ends_the_same(home: Path, method: str) -> None:
         assert whole[name] == content, name
 
 
-@pytest.mark.parametrize("method", GROWING)
+@pytest.mark.parametrize("method", ONLINE)
 def test_photographs_without_masks_are_enough(tmp_path: Path, method: str) -> None:
     """Grown labels are shown although there is no truth that they could be held against."""
     write_shapes(tmp_path / "data", masks=False)
@@ -176,4 +237,4 @@ def test_photographs_without_masks_are_enough(tmp_path: Path, method: str) -> No
     folder = run_folder(tmp_path, method)
     assert list(json.loads((folder / "run.json").read_text())["metrics"]) == ["classifier"]
     assert len(list((stage_folder(tmp_path, method, "grown_labels") / "items").iterdir())) == 6
-    assert '"grown"' in (folder / "report.html").read_text()
+    assert f'"{ONLINE[method]}"' in (folder / "report.html").read_text()

@@ -8,7 +8,9 @@ from tag2mask.engine.plan import Plan
 from tag2mask.errors import SettingsError, unknown_choice
 from tag2mask.methods.cam import CamSettings, cam
 from tag2mask.methods.dsrg import DsrgSettings, dsrg
+from tag2mask.methods.psa import PsaSettings, psa
 from tag2mask.methods.sec import SecSettings, sec
+from tag2mask.methods.ssdd import SsddSettings, ssdd
 from tag2mask.methods.superpixel import SuperpixelMethodSettings, superpixel
 from tag2mask.methods.supervised import SupervisedSettings, supervised
 
@@ -57,6 +59,20 @@ METHODS: dict[str, Method] = {
             "Huang et al., CVPR 2018",
             DsrgSettings,
             dsrg,
+        ),
+        Method(
+            "psa",
+            "CAMs that walk over affinities of neighbouring pixels, which a network learns from the CAMs",
+            "Ahn and Kwak, CVPR 2018",
+            PsaSettings,
+            psa,
+        ),
+        Method(
+            "ssdd",
+            "masks before and after a CRF made one by what can be predicted of their difference, in training too",
+            "Shimoda and Yanai, ICCV 2019",
+            SsddSettings,
+            ssdd,
         ),
         Method(
             "superpixel",
