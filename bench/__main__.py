@@ -35,6 +35,7 @@ BENCHMARKS = (
     "class_patterns",
     "training",
     "growing_steps",
+    "dynamic_step",
     "inference",
 )
 NUMBERS = {1: "One thread", 2: "Two threads"}

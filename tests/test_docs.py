@@ -49,9 +49,17 @@ COMMANDS = (
 )
 SETTINGS_OF_ALL = "cam"  # the part of the settings page that tells what other methods share
 GROUPS_LIKE = {  # groups that have all settings of another one, as the settings page says in words
+    "affinity.backbone": "segmenter.backbone",
+    "affinity.training": "segmenter.training",
+    "affinity.views": "segmenter.views",
+    "confidence.crf": "prediction.crf",
+    "crf": "prediction.crf",
+    "dynamic.online_crf": "prediction.crf",
+    "dynamic.segmenter": "segmenter",
     "online_crf": "prediction.crf",
     "retrain.labels": "prediction",
     "retrain.segmenter": "segmenter",
+    "static.segmenter": "segmenter",
     "superpixels.backbone": "segmenter.backbone",
 }
 REQUIRED = "required"

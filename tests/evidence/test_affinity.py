@@ -8,7 +8,16 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from tag2mask.errors import DataError, SettingsError
-from tag2mask.evidence.affinity import pair_affinities, pair_offsets
+from tag2mask.evidence.affinity import (
+    BACKGROUND_PAIR,
+    DIFFERENT,
+    FOREGROUND_PAIR,
+    IGNORED_PAIR,
+    confident_labels,
+    pair_affinities,
+    pair_labels,
+    pair_offsets,
+)
 
 
 def by_definition(features: Tensor, radius: int) -> Tensor:
@@ -120,3 +129,54 @@ def test_features_of_another_shape_or_type_are_refused(features: Tensor) -> None
 def test_cuda_gives_the_cpus_affinities() -> None:
     features = normal(8, 9, 11).float()
     torch.testing.assert_close(pair_affinities(features.to("cuda"), 5).cpu(), pair_affinities(features, 5))
+
+
+def test_confident_labels_are_what_both_backgrounds_leave() -> None:
+    #                         sure   sure         neither    background
+    #                         class  background              wins a clash
+    amplified = torch.tensor([[3, 7, 0, 0, 0, 3]])
+    suppressed = torch.tensor([[3, 3, 0, 0, 3, 0]])
+    found = confident_labels(amplified, suppressed)
+    assert found.dtype == torch.uint8
+    assert found.tolist() == [[3, 7, 0, 0, 255, 0]]
+
+
+GRID = torch.tensor([[0, 0, 1, 1], [0, 255, 1, 2], [0, 0, 2, 2], [255, 0, 2, 1]], dtype=torch.uint8)
+B, F, D, X = BACKGROUND_PAIR, FOREGROUND_PAIR, DIFFERENT, IGNORED_PAIR
+
+
+def test_pair_labels_of_a_grid_of_four_by_four() -> None:
+    """Radius 2: the pairs to the right, to the lower left, below and to the lower right, read off by hand."""
+    assert pair_offsets(2) == ((0, 1), (1, -1), (1, 0), (1, 1))
+    expected = [
+        [[B, D, F, X], [X, X, D, X], [B, D, F, X], [X, D, D, X]],
+        [[X, B, X, F], [X, X, D, F], [X, X, D, F], [X, X, X, X]],
+        [[B, X, F, D], [B, X, D, F], [X, B, F, D], [X, X, X, X]],
+        [[X, D, D, X], [B, X, D, X], [B, D, D, X], [X, X, X, X]],
+    ]
+    found = pair_labels(GRID, 2)
+    assert found.dtype == torch.uint8
+    assert found.tolist() == expected
+
+
+def test_pair_labels_by_definition_on_a_batch() -> None:
+    labels = torch.tensor([0, 1, 2, 255])[torch.randint(4, (2, 7, 9), generator=torch.Generator().manual_seed(1))]
+    found = pair_labels(labels, 5)
+    assert found.shape == (2, 34, 7, 9)
+    for image, (index, (dy, dx)), y, x in (
+        (image, offset, y, x)
+        for image in range(2)
+        for offset in enumerate(pair_offsets(5))
+        for y in range(7)
+        for x in range(9)
+    ):
+        expected = X
+        if y + dy < 7 and 0 <= x + dx < 9:
+            one, other = int(labels[image, y, x]), int(labels[image, y + dy, x + dx])
+            if 255 not in (one, other):
+                expected = (B if one == 0 else F) if one == other else D
+        assert found[image, index, y, x] == expected
+
+
+def test_pair_labels_of_a_grid_narrower_than_the_radius() -> None:
+    assert (pair_labels(torch.zeros(1, 1, dtype=torch.uint8), 5) == IGNORED_PAIR).all()

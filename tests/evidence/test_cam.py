@@ -2,7 +2,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from tag2mask.evidence.cam import background_power, cam_labels, merge_score_maps
+from tag2mask.evidence.cam import background_power, cam_labels, merge_score_maps, with_background_power
 
 
 def test_a_map_and_its_mirror_image_fall_on_each_other() -> None:
@@ -63,3 +63,11 @@ def test_thresholds_the_wrong_way_round() -> None:
 def test_background_power() -> None:
     cams = torch.tensor([[[0.5, 1.0]], [[0.2, 0.0]]])
     assert torch.allclose(background_power(cams, 4), torch.tensor([[0.5**4, 0.0]]))
+
+
+def test_background_stands_in_front_of_the_cams_it_is_made_of() -> None:
+    cams = torch.tensor([[[0.0, 0.5, 1.0]], [[0.25, 0.0, 0.0]]])
+    found = with_background_power(cams, 2.0)
+    assert found[0].tolist() == [[0.5625, 0.25, 0.0]]
+    assert torch.equal(found[1:], cams)
+    assert with_background_power(cams[:0], 2.0).tolist() == [[[1.0, 1.0, 1.0]]]

@@ -16,7 +16,8 @@ NEEDED: dict[str, Callable[[], Any]] = {"dsrg": lambda: DsrgSettings(saliency=Sa
 
 def test_a_method_is_found_by_its_name() -> None:
     assert find_method("cam") is METHODS["cam"]
-    with pytest.raises(SettingsError, match="unknown method 'cap'; choices: cam, sec, dsrg, psa, ssdd, superpixel, supervised"):
+    choices = "cam, sec, dsrg, psa, ssdd, superpixel, supervised"
+    with pytest.raises(SettingsError, match=f"unknown method 'cap'; choices: {choices}"):
         find_method("cap")
 
 

@@ -1,4 +1,4 @@
-"""Affinities of neighbouring pixels from features: how alike they are, after AffinityNet (PSA).
+"""Affinities of neighbouring pixels from features, and the labels they are learnt from, after AffinityNet (PSA).
 
 Ahn & Kwak, "Learning Pixel-level Semantic Affinity with Image-level Supervision for Weakly Supervised Semantic
 Segmentation" (CVPR 2018). `tag2mask.refine.random_walk` walks on them.
@@ -11,7 +11,11 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from tag2mask.data.classes import BACKGROUND, UNLABELLED
 from tag2mask.errors import DataError, SettingsError
+
+DIFFERENT, FOREGROUND_PAIR, BACKGROUND_PAIR, IGNORED_PAIR = 0, 1, 2, 255
+"""What `pair_labels` says of a pair: two classes, one foreground class, background twice, or nothing."""
 
 
 @lru_cache
@@ -64,6 +68,51 @@ def pair_affinities(features: Tensor, radius: int) -> Tensor:
     exact = features if features.dtype == torch.float64 else features.float()
     affinities: Tensor = _PairAffinities.apply(exact, pair_offsets(radius))
     return affinities
+
+
+def confident_labels(amplified: Tensor, suppressed: Tensor) -> Tensor:
+    """Labels that hold whether background is made strong or weak (Ahn & Kwak, CVPR 2018).
+
+    Foreground class c where the map with amplified background still says c, background where the map with suppressed
+    background still says background, nothing between. Both can hold in a pixel, as the two maps go through the CRF one
+    by one: background wins there, as in the published code.
+
+    Args:
+        amplified: class ids (..., h, w) of the largest score where background is amplified (the low alpha).
+        suppressed: the same where background is suppressed (the high alpha).
+
+    Returns:
+        uint8 (..., h, w), 255 where neither is sure.
+    """
+    foreground = torch.where(amplified == BACKGROUND, UNLABELLED, amplified)
+    return torch.where(suppressed == BACKGROUND, BACKGROUND, foreground).to(torch.uint8)
+
+
+def pair_labels(labels: Tensor, radius: int) -> Tensor:
+    """What confident labels say of each pair of pixels closer than a radius (Ahn & Kwak, CVPR 2018).
+
+    Args:
+        labels: class ids (..., h, w), 255 unlabelled, on any device.
+        radius: as for `pair_affinities`.
+
+    Returns:
+        uint8 (..., offsets, h, w) of pixel u and u + offset in the order of `pair_offsets`: `FOREGROUND_PAIR` and
+        `BACKGROUND_PAIR` where both have the same label, `DIFFERENT` where they have two, `IGNORED_PAIR` where one is
+        unlabelled or u + offset lies outside.
+
+    Raises:
+        SettingsError: radius is below 1.
+    """
+    offsets = pair_offsets(radius)
+    *batch, height, width = labels.shape
+    pairs = torch.full((*batch, len(offsets), height, width), IGNORED_PAIR, dtype=torch.uint8, device=labels.device)
+    for index, offset in enumerate(offsets):
+        here, there = _ends(height, width, offset)
+        one, other = labels[..., *here], labels[..., *there]
+        same = torch.where(one == BACKGROUND, BACKGROUND_PAIR, FOREGROUND_PAIR)
+        known = (one != UNLABELLED) & (other != UNLABELLED)
+        pairs[..., index, *here] = torch.where(known, torch.where(one == other, same, DIFFERENT), IGNORED_PAIR).byte()
+    return pairs
 
 
 class _PairAffinities(torch.autograd.Function):

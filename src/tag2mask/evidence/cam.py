@@ -79,3 +79,11 @@ def background_power(cams: Tensor, alpha: float) -> Tensor:
         return torch.ones(cams.shape[-2:])
     background: Tensor = (1 - cams.amax(0)).clamp(min=0) ** alpha
     return background
+
+
+def with_background_power(cams: Tensor, alpha: float) -> Tensor:
+    """The background power map in front of the CAMs it is made of (PSA).
+
+    Shapes: (P, H, W) -> (1 + P, H, W), not normalised.
+    """
+    return torch.cat([background_power(cams, alpha)[None], cams])

@@ -100,6 +100,14 @@ class DifferenceNet(nn.Module):
         scores: Tensor = self.score(self.block(torch.cat([shared, mask], dim=1)))
         return scores[:, 0].float()
 
+    def pair(self, shared: Tensor, before: Tensor, after: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits of both masks of a pair, (N, h, w) each; arguments and errors are those of `forward`.
+
+        Both masks go through the network together, so that a batch norm that learns treats what is compared alike.
+        """
+        d_before, d_after = self(torch.cat([shared, shared]), torch.cat([before, after])).chunk(2)
+        return d_before, d_after
+
 
 def _channels(features: Tensor | None) -> int | None:
     """Channels of features (N, channels, h, w), 0 of none at all; None of anything else."""

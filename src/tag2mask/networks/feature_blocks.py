@@ -267,7 +267,8 @@ class Backbone(nn.Module):
 
     def _not_cacheable(self) -> SettingsError:
         return SettingsError(
-            f"features of '{self.name}' cannot be cached at a block; the families EfficientNet, ResNet, ResNet38 and VGG can"
+            f"features of '{self.name}' cannot be cached at a block; the families EfficientNet, ResNet, ResNet38 and "
+            "VGG can"
         )
 
 

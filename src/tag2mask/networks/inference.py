@@ -46,7 +46,7 @@ class InferenceSettings(ScaleSettings):
     """How a segmenter is used on a photograph.
 
     Args:
-        merge: "softmax" averages probabilities over scales (Kim, DCP), "logits" sums scores (DSRG), "softmax_twice" takes
+        merge: "softmax" averages probabilities over scales (Kim, DCP), "logits" sums scores (DSRG), "softmax_twice" is
             the softmax of summed probabilities (SSDD), which flattens them for the CRF.
         max_pixels: larger photographs are segmented at this many pixels and the scores upsampled.
     """

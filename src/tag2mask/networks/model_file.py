@@ -12,6 +12,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
 
 from tag2mask.errors import SettingsError, WeightsError
+from tag2mask.networks.affinity_net import AffinityNet
 from tag2mask.networks.backbones import create_backbone
 from tag2mask.networks.classifier import Classifier
 from tag2mask.networks.segmenter import HeadSettings, Segmenter
@@ -19,7 +20,9 @@ from tag2mask.settings import canonical
 
 FORMAT = "tag2mask-model"
 VERSION = 1
-KINDS = ("classifier", "segmenter")
+KINDS = ("classifier", "segmenter", "affinity")
+
+Network = Classifier | Segmenter | AffinityNet
 
 
 @dataclass(frozen=True)
@@ -27,10 +30,11 @@ class ModelHeader:
     """What a model file says about itself.
 
     Args:
-        kind: "classifier" or "segmenter".
+        kind: "classifier", "segmenter" or "affinity".
         classes: names of the foreground classes.
         backbone: timm's name, output stride and block of the features.
-        head: settings of the segmentation head; empty for a classifier.
+        head: settings of the segmentation head, or an AffinityNet's blocks, widths and grid stride; empty for a
+            classifier.
         inference: how the model is meant to be used on an image (scales and so on).
         weights: source and licence of the pretrained weights it started from.
         training: how it was trained, for people to read.
@@ -48,7 +52,7 @@ class ModelHeader:
     saliency: str = ""
 
 
-def save_model(path: Path, network: Classifier | Segmenter, header: ModelHeader) -> None:
+def save_model(path: Path, network: Network, header: ModelHeader) -> None:
     """Writes a model file. The same network and header give the same bytes.
 
     The whole header is one JSON string: safetensors writes several metadata keys in an arbitrary order.
@@ -111,7 +115,7 @@ def _checked_header(content: dict[str, Any]) -> ModelHeader:
 
 def load_model(
     path: Path, *, output_stride: int | None = None, device: torch.device | str = "cpu"
-) -> tuple[Classifier | Segmenter, ModelHeader]:
+) -> tuple[Network, ModelHeader]:
     """Rebuilds a network from its model file, ready for inference.
 
     Args:
@@ -140,7 +144,7 @@ def load_model(
     return network.to(device).eval(), header
 
 
-def _build(header: ModelHeader, output_stride: int | None) -> Classifier | Segmenter:
+def _build(header: ModelHeader, output_stride: int | None) -> Network:
     backbone = create_backbone(
         header.backbone["name"],
         output_stride=output_stride or header.backbone["output_stride"],
@@ -149,6 +153,8 @@ def _build(header: ModelHeader, output_stride: int | None) -> Classifier | Segme
     )
     if header.kind == "classifier":
         return Classifier(backbone, len(header.classes))
+    if header.kind == "affinity":
+        return AffinityNet(backbone, **header.head)
     settings = header.head | {"dilations": tuple(header.head["dilations"])}
     return Segmenter(backbone, len(header.classes) + 1, HeadSettings(**settings))
 

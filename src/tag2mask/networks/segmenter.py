@@ -26,7 +26,7 @@ class HeadSettings:
         frozen_norm: of dilated: leave its batch norm as it is made (SSDD's code).
     """
 
-    kind: Literal["largefov", "aspp"] = "largefov"
+    kind: Literal["largefov", "aspp", "dilated"] = "largefov"
     width: int = 1024
     dilations: tuple[int, ...] = (12,)
     dropout: float = 0.5

@@ -78,7 +78,7 @@ class SegmenterSettings:
             raise SettingsError(
                 "segmenter.cache_features: needs segmenter.backbone.frozen_until, the last frozen block"
             )
-        if self.cache_features and not (self.views.whole or self.views.stretch):
+        if self.cache_features and not self.views.without_chance:
             raise SettingsError(
                 "segmenter.cache_features: needs segmenter.views.whole or stretch, views without chance"
             )
@@ -178,6 +178,8 @@ class TrainSegmenter(TrainingStage):
     version = 2
     reads = frozenset({"images"})
     own_needs: ClassVar[frozenset[str]] = frozenset()
+    strips_start: ClassVar[str] = "seeds (pale: unlabelled)"
+    strips_file: ClassVar[str] = "seeds_growing_over_epochs.jpg"
     settings: SegmenterSettings
 
     def __init__(
@@ -382,8 +384,8 @@ class TrainSegmenter(TrainingStage):
             rows.append([image, *(LabelMap(mask).over(image) for mask in masks)])
             tags = ", ".join(env.dataset.classes[tag - 1] for tag in sample.tags)
             captions.append(f"{sample.id}: {tags}")
-        titles = ["photograph", "seeds (pale: unlabelled)", *(f"after epoch {epoch + 1}" for epoch in shown)]
-        path = folder / "seeds_growing_over_epochs.jpg"
+        titles = ["photograph", self.strips_start, *(f"after epoch {epoch + 1}" for epoch in shown)]
+        path = folder / self.strips_file
         save_sheet(path, contact_sheet(titles, rows, captions))
         return [path]
 

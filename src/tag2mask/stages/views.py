@@ -33,8 +33,8 @@ class ViewSettings:
         long_side: smallest and largest long side; (0, 0) draws a factor instead.
         scale: smallest and largest factor.
         whole: always the whole photograph.
-        stretch: drop the aspect: the whole photograph as a square of `crop`; with `long_side`, of a side drawn from it, of
-            which the crop is cut (SSDD).
+        stretch: drop the aspect: the whole photograph as a square of `crop`; with `long_side`, a square of a side drawn
+            from it, of which the crop is cut (SSDD).
         mirror: mirror half of the photographs.
         colour: strength of random changes of brightness, contrast, saturation and hue; 0 leaves colours alone.
         scales: factors of which one is drawn, all as likely (Kim 2022: 0.5, 1 and 1.5); empty draws by `scale`.

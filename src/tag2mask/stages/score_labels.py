@@ -1,0 +1,118 @@
+"""Masks from scores of background and the tagged classes: the largest wins, after the dense CRF or without."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+
+from tag2mask.data.images import read_image
+from tag2mask.data.samples import Sample
+from tag2mask.engine.environment import Environment
+from tag2mask.engine.stage import Estimate
+from tag2mask.errors import SettingsError
+from tag2mask.evidence.cam import with_background_power
+from tag2mask.stages.activation_maps import MakeActivationMaps
+from tag2mask.stages.crf import CRFSettings
+from tag2mask.stages.label_scores import ScoreStage, largest_class
+from tag2mask.stages.labels import LabelStage, encode_labels
+
+
+@dataclass(frozen=True)
+class PowerSettings:
+    """CAMs beside their background power map.
+
+    Args:
+        alpha: exponent of (1 - max CAM)^alpha.
+    """
+
+    alpha: float = 16.0
+
+    def __post_init__(self) -> None:
+        if self.alpha <= 0:
+            raise SettingsError(f"alpha: {self.alpha} must be above 0")
+
+
+class PowerLabels(LabelStage):
+    """The largest of background power map and CAMs at the photograph's size: what a walk starts from."""
+
+    name = "cam_labels"
+    reads = frozenset({"tags"})
+    settings: PowerSettings
+
+    def __init__(self, cams: MakeActivationMaps, settings: PowerSettings) -> None:
+        super().__init__(settings, cams.split, cams=cams)
+        self.cams = cams
+
+    def open(self, env: Environment) -> Callable[[Sample], bytes]:
+        def make(sample: Sample) -> bytes:
+            cams = self.cams.load(env, sample.id)
+            scores = with_background_power(cams.at_size(), self.settings.alpha)
+            return encode_labels(sample, largest_class(scores, (0, *cams.class_ids)).numpy())
+
+        return make
+
+    def estimate(self, env: Environment) -> Estimate:
+        count = len(self.samples(env))
+        return Estimate(0.01 * count, 3e3 * count)
+
+
+@dataclass(frozen=True)
+class ScoreLabelSettings:
+    """The largest score needs no settings."""
+
+
+class ScoreLabels(LabelStage):
+    """The largest score at the photograph's size."""
+
+    name = "walked_labels"
+    reads = frozenset({"tags"})
+
+    def __init__(self, scores: ScoreStage) -> None:
+        super().__init__(ScoreLabelSettings(), scores.split, scores=scores)
+        self.scores = scores
+
+    def open(self, env: Environment) -> Callable[[Sample], bytes]:
+        return lambda sample: encode_labels(sample, self.scores.load(env, sample.id).largest())
+
+    def estimate(self, env: Environment) -> Estimate:
+        count = len(self.samples(env))
+        return Estimate(0.01 * count, 3e3 * count)
+
+
+class RefinedScoreLabels(LabelStage):
+    """The largest probability after the dense CRF on scores at the photograph's size."""
+
+    name = "crf_labels"
+    reads = frozenset({"images", "tags"})
+    settings: CRFSettings
+
+    def __init__(self, scores: ScoreStage, settings: CRFSettings) -> None:
+        super().__init__(settings, scores.split, scores=scores)
+        self.scores = scores
+
+    def open(self, env: Environment) -> Callable[[Sample], bytes]:
+        def make(sample: Sample) -> bytes:
+            scores = self.scores.load(env, sample.id)
+            refined = self.settings.apply(read_image(sample.image), scores.at_size().numpy())
+            return encode_labels(sample, largest_class(torch.from_numpy(refined), scores.class_ids).numpy())
+
+        return make
+
+    def estimate(self, env: Environment) -> Estimate:
+        count = len(self.samples(env))
+        return Estimate(self.settings.seconds(env, classes=3) * count / env.runtime.threads, 3e3 * count)
+
+
+def power_labels(cams: MakeActivationMaps, alpha: float) -> PowerLabels:
+    """Masks of CAMs beside their background power map."""
+    return PowerLabels(cams, PowerSettings(alpha))
+
+
+def score_labels(scores: ScoreStage) -> ScoreLabels:
+    """Masks of scores as they are."""
+    return ScoreLabels(scores)
+
+
+def refined_score_labels(scores: ScoreStage, settings: CRFSettings) -> RefinedScoreLabels:
+    """Masks of scores after the dense CRF."""
+    return RefinedScoreLabels(scores, settings)
