@@ -14,7 +14,12 @@ from tag2mask import ssdd
 from tag2mask.data.classes import UNLABELLED
 from tag2mask.errors import DataError
 from tag2mask.losses.difference import difference_loss
+from tag2mask.networks.segmenter import HeadSettings, Segmenter
 from tag2mask.refine.difference import refine_pair
+from tag2mask.stages.backbone import BackboneSettings
+from tag2mask.stages.train_segmenter import SegmentationSystem
+from tag2mask.supervision.fixed_masks import FixedMasks
+from tag2mask.supervision.objective import cross_entropy_objective
 from tests.conftest import ROOT
 from tests.test_docs import blocks
 
@@ -174,6 +179,25 @@ def test_a_pair_that_has_nothing_to_do_with_tags_or_crf() -> None:
     found = ssdd.refine((features, None), first, second, network)
     accuracy = [float((mask == truth).mean()) for mask in (first, second, found)]
     assert accuracy[2] > max(accuracy[:2]) + 0.01, accuracy
+
+
+@pytest.mark.parametrize("low_block", ["", "blocks.0"])
+def test_features_are_those_the_network_was_trained_on(low_block: str) -> None:
+    backbone = BackboneSettings(weights="none", block="blocks.2").create(0)
+    segmenter = Segmenter(backbone, CLASSES, HeadSettings(width=4, dilations=(2,))).eval()
+    images = torch.randn(2, 3, 64, 48, generator=torch.Generator().manual_seed(0))
+    features = ssdd.image_features(segmenter, images, label_stride=4, low_block=low_block)
+    options: dict[str, Any] = {"head_multiplier": 1.0, "early": low_block or None}
+    training = SegmentationSystem(segmenter, FixedMasks(), cross_entropy_objective(), **options)
+    levels = training.levels({"image": images, "labels": torch.zeros(2, 16, 12)})
+    assert torch.equal(features.high, levels.hidden)
+    assert not features.high.requires_grad
+    if low_block:
+        assert features.low is not None
+        assert levels.early is not None
+        assert torch.equal(features.low, levels.early)
+    else:
+        assert features.low is None
 
 
 def test_the_python_page_has_its_arguments() -> None:

@@ -16,8 +16,9 @@ from tag2mask.data.classes import UNLABELLED
 from tag2mask.errors import DataError
 from tag2mask.networks.difference_net import DifferenceNet as DifferenceNet
 from tag2mask.networks.difference_net import load_difference_nets as load_difference_nets
+from tag2mask.networks.difference_net import read_difference_settings as read_difference_settings
 from tag2mask.networks.difference_net import save_difference_nets as save_difference_nets
-from tag2mask.networks.segmenter import resize_scores
+from tag2mask.networks.segmenter import Segmenter, resize_scores, to_grid
 from tag2mask.refine.difference import refine_pair
 
 MasksT = TypeVar("MasksT", npt.NDArray[Any], Tensor)
@@ -33,6 +34,32 @@ class ImageFeatures(NamedTuple):
 
     high: Tensor
     low: Tensor | None = None
+
+
+def image_features(segmenter: Segmenter, images: Tensor, *, label_stride: int, low_block: str = "") -> ImageFeatures:
+    """e(x) of a trained segmenter, on the grid that the difference network beside it has learnt on.
+
+    That grid is finer than the segmenter's own as a rule; on another one the network would see masks and features at a
+    scale that it does not know. `read_difference_settings` tells stride and block of the networks that a run leaves.
+
+    Args:
+        segmenter: the segmenter, in evaluation mode.
+        images: normalised photographs (N, 3, H, W), each filling its H x W, as masks cover the whole photograph; sides
+            are best multiples of the stride.
+        label_stride: pixels per cell of the grid.
+        low_block: the block of the low-level features; empty for a network that takes none.
+
+    Returns:
+        features on a grid of (ceil(H / label_stride), ceil(W / label_stride)), float32, without gradient.
+
+    Raises:
+        SettingsError: the segmenter's head has no hidden layer of its own, or there is no such block.
+    """
+    with torch.no_grad():
+        levels = segmenter.levels(images, early=low_block or None)
+    grid = -(-images.shape[2] // label_stride), -(-images.shape[3] // label_stride)
+    low = None if levels.early is None else to_grid(levels.early.float(), grid)
+    return ImageFeatures(resize_scores(levels.hidden.float(), grid), low)
 
 
 def refine(

@@ -289,7 +289,9 @@ def predict(
     runtime.apply()
     network, header = load_model(Path(model), device=runtime.torch_device)
     if not isinstance(network, Segmenter):
-        raise WeightsError(f"{model}: is a {header.kind}, which makes no masks; give the model.safetensors of a run")
+        raise WeightsError(
+            f"{model}: a model of kind '{header.kind}' makes no masks; give the model.safetensors of a run"
+        )
     # The memory layout of a run's own predictions: another can change bits.
     runtime.place(network)
     try:

@@ -18,6 +18,7 @@ from tag2mask.data.view import (
     from_whole_view,
     random_view,
     to_view,
+    whole_cells,
     whole_view,
 )
 
@@ -302,3 +303,9 @@ def test_random_view_checks_its_ranges() -> None:
         draw(long_side=(5, 4))
     with pytest.raises(ValueError, match="not positive"):
         draw(long_side=None, scale=(0, 1))
+
+
+def test_whole_cells_are_the_nearest_multiples() -> None:
+    assert whole_cells((213, 320), 16) == (208, 320)
+    assert whole_cells((216, 7), 16) == (224, 16)
+    assert whole_cells((3, 500), 8) == (8, 496)

@@ -128,11 +128,14 @@ def test_networks_of_difference_detection_are_handed_over(home: Path) -> None:
         assert (folder / "static" / name).read_bytes() == (stage / name).read_bytes()
     segmenter, _ = load_model(folder / "static" / "model.safetensors")
     assert isinstance(segmenter, Segmenter)
-    network = ssdd.load_difference_nets(folder / "static" / "difference.safetensors")["difference"]
+    file = folder / "static" / "difference.safetensors"
+    network, known = ssdd.load_difference_nets(file)["difference"], ssdd.read_difference_settings(file)
     images = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
-    levels = segmenter.levels(images, early="blocks.1")
+    assert (known["label_stride"], known["low_block"]) == (4, "blocks.1")
+    features = ssdd.image_features(segmenter, images, label_stride=known["label_stride"], low_block=known["low_block"])
+    assert features.high.shape[2:] == (16, 16)
     masks = np.random.default_rng(0).integers(0, 3, (2, 2, 48, 40), dtype=np.uint8)
-    refined = ssdd.refine((levels.hidden, levels.early), masks[0], masks[1], network)
+    refined = ssdd.refine(features, masks[0], masks[1], network)
     assert refined.shape == (2, 48, 40)
     assert ((refined == masks[0]) | (refined == masks[1])).all()
     assert (refined != masks[0]).any()

@@ -261,7 +261,7 @@ def test_a_file_that_is_cut_short(path: Path, share: float) -> None:
 
 def test_a_file_of_something_else(path: Path) -> None:
     save_file({"a": torch.zeros(1)}, path)
-    refuses(path, "not of difference networks")
+    refuses(path, "no file of difference networks written by tag2mask")
 
 
 ARGUMENTS = {"high": 6, "low": 4, "classes": 3, "width": 8, "frozen_norm": False}
@@ -270,9 +270,9 @@ ARGUMENTS = {"high": 6, "low": 4, "classes": 3, "width": 8, "frozen_norm": False
 @pytest.mark.parametrize(
     ("header", "message"),
     [
-        ("{", "header of this file is damaged"),
-        ("[]", "header of this file is damaged"),
-        ('{"version": 1}', "header of this file is damaged"),
+        ("{", "header of this file of difference networks is damaged"),
+        ("[]", "header of this file of difference networks is damaged"),
+        ('{"version": 1}', "damaged .'nets' is missing"),
         ({"nets": []}, "networks and settings are no mappings"),
         ({"version": 2}, "version 2; this tag2mask reads version 1"),
         ({"nets": {"crf": {"width": 10**9}}}, "do not fit the header"),

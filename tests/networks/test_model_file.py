@@ -99,7 +99,7 @@ def test_a_file_of_something_else(path: Path) -> None:
     with pytest.raises(WeightsError, match=r"nothing: there is no such"):
         read_header(path.with_name("nothing"))
     save_file({"x": torch.zeros(1)}, path)
-    with pytest.raises(WeightsError, match=r"model\.safetensors: .*not a model written by tag2mask"):
+    with pytest.raises(WeightsError, match=r"model\.safetensors: .*no model file written by tag2mask"):
         read_header(path)
 
 

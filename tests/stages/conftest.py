@@ -25,6 +25,7 @@ from tag2mask.stages.confident_maps import ConfidenceSettings
 from tag2mask.stages.crf import CRFSettings
 from tag2mask.stages.difference_settings import DifferenceNetSettings
 from tag2mask.stages.labels import LabelStage
+from tag2mask.stages.score_labels import ScoreCRFSettings
 from tag2mask.stages.static_refinement import StaticRefinement, StaticSettings, static_refinement
 from tag2mask.stages.train_affinity import AffinitySettings
 from tag2mask.stages.train_segmenter import SegmenterSettings
@@ -88,7 +89,7 @@ def finished_masks(finished: Finished) -> FinishedMasks:
             training=TrainingSettings(epochs=2, batch_size=4, checkpoint_seconds=0),
         ),
         walk=WalkSettings(alpha=1.0, steps=8, long_side=64),
-        crf=crf,
+        crf=ScoreCRFSettings(iterations=2),
     )
     made = affinity_masks(settings)
     for stage in made:

@@ -1,7 +1,7 @@
 import dataclasses
 
 from tag2mask.stages.affinity_masks import AffinityMaskSettings, affinity_masks
-from tag2mask.stages.crf import CRFSettings
+from tag2mask.stages.score_labels import ScoreCRFSettings
 from tag2mask.stages.walked_maps import WalkSettings
 
 
@@ -24,7 +24,9 @@ def test_the_chain() -> None:
 
 
 def test_settings_reach_their_stage() -> None:
-    settings = dataclasses.replace(AffinityMaskSettings(), walk=WalkSettings(alpha=3.0), crf=CRFSettings(iterations=7))
+    settings = dataclasses.replace(
+        AffinityMaskSettings(), walk=WalkSettings(alpha=3.0), crf=ScoreCRFSettings(iterations=7)
+    )
     made = affinity_masks(settings)
     assert made.classifier.settings is settings.classifier
     assert made.cams.settings is settings.cams

@@ -228,6 +228,8 @@ def test_settings_and_costs(finished_pairs: FinishedPairs, tmp_path: Path) -> No
     larger = DifferenceMaps(maps.nets, DifferenceMapSettings(long_side=80))
     assert larger.fingerprint(env) != maps.fingerprint(env)
     assert maps.estimate(env).seconds > 0
+    with pytest.raises(SettingsError, match=r"long_side: 7 is less than two cells .*label_stride is 4"):
+        DifferenceMaps(maps.nets, DifferenceMapSettings(long_side=7))
     with pytest.raises(SettingsError, match="long_side: -1"):
         DifferenceMapSettings(-1)
     with pytest.raises(WorkspaceError, match=r"shape_00\.npz"):

@@ -5,7 +5,9 @@ import torch
 from tag2mask.data.images import read_image
 from tag2mask.errors import SettingsError
 from tag2mask.evidence.cam import background_power
-from tag2mask.stages.score_labels import PowerSettings, power_labels
+from tag2mask.settings import canonical
+from tag2mask.stages.crf import CRFSettings
+from tag2mask.stages.score_labels import PowerSettings, ScoreCRFSettings, power_labels, refined_score_labels
 from tests.stages.conftest import FinishedMasks
 
 
@@ -44,6 +46,20 @@ def test_crf_labels_are_the_largest_after_the_crf(finished_masks: FinishedMasks)
         assert np.array_equal(found, ids[refined.argmax(0)])
         changed |= not np.array_equal(found, made.walked_labels.load(env, sample.id))
     assert changed
+
+
+def test_contrast_raises_scores_to_a_power_before_the_crf(finished_masks: FinishedMasks) -> None:
+    env, made = finished_masks.env, finished_masks.made
+    stage = refined_score_labels(made.walked, ScoreCRFSettings(iterations=2, contrast=3.0))
+    assert stage.fingerprint(env) != made.crf_labels.fingerprint(env)
+    assert "contrast" not in canonical(made.crf_labels.settings, for_fingerprint=True)
+    stage.run(env)
+    sample = env.dataset.sample("shape_00")
+    cubes = made.walked.load(env, sample.id).at_size().numpy() ** 3
+    refined = CRFSettings(iterations=2).apply(read_image(sample.image), cubes / cubes.sum(0))
+    assert np.array_equal(stage.load(env, sample.id), np.array([0, *sample.tags])[refined.argmax(0)])
+    with pytest.raises(SettingsError, match=r"crf\.contrast: 0"):
+        ScoreCRFSettings(contrast=0)
 
 
 def test_masks_with_and_without_a_crf_have_names_of_their_own(finished_masks: FinishedMasks) -> None:

@@ -10,6 +10,7 @@ from tag2mask.stages.evaluate import evaluate_labels
 from tag2mask.stages.make_seeds import MakeSeeds, RefineSeeds
 from tag2mask.stages.static_refinement import StaticSettings, static_refinement
 from tag2mask.stages.train_classifier import TrainClassifier
+from tag2mask.stages.train_dynamic import DynamicSettings
 from tests.builders import file_bytes, shapes_environment, write_shapes
 from tests.stages.conftest import Boxes, Finished, FinishedPairs, pair_settings, run_with_inputs
 
@@ -68,3 +69,9 @@ def test_where_it_starts_from(finished: Finished) -> None:
     made = static_refinement(Boxes(8), Boxes(9), finished.stage(TrainClassifier), pair_settings())
     assert "start" not in made.net.inputs
     assert fingerprint(StaticSettings()) != fingerprint(pair_settings())
+
+
+def test_both_parts_have_one_network_by_default() -> None:
+    """The head and the grid of SSDD's code; on a grid of stride 1 DD-Net would take minutes a step."""
+    assert StaticSettings().segmenter == DynamicSettings().segmenter
+    assert (StaticSettings().segmenter.head.width, StaticSettings().segmenter.label_stride) == (512, 4)

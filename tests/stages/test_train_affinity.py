@@ -135,3 +135,12 @@ def test_a_misspelt_block_is_told_before_anything_is_made(finished_masks: Finish
     settings = AffinitySettings(BackboneSettings(weights="none"), blocks=("blocks.2", "blocs.4", "blocks.6"))
     with pytest.raises(SettingsError, match=r"blocs\.4"):
         train_affinity(finished_masks.made.confident, settings)
+
+
+@pytest.mark.parametrize(
+    ("frozen_until", "blocks"), [("", ("layer4", "layer3", "layer2")), ("layer4", ("stem", "layer1", "layer2"))]
+)
+def test_a_block_behind_the_last_one_read_is_told_as_such(frozen_until: str, blocks: tuple[str, ...]) -> None:
+    settings = AffinitySettings(BackboneSettings("resnet18", weights="none", frozen_until=frozen_until), blocks=blocks)
+    with pytest.raises(SettingsError, match=r"affinity: .* ends at the last of blocks, 'layer2': .*'layer4'"):
+        settings.create(0)

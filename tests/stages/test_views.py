@@ -74,6 +74,10 @@ def test_squares_of_a_drawn_side_are_cropped() -> None:
     assert all(0 <= view.crop[0] <= view.resized[0] - 48 and view.crop[2:] == (48, 48) for view in drawn)
     assert len({view.crop for view in drawn}) > 30
     assert not settings.without_chance
+    assert {view.resized for view in views(ViewSettings(crop=48, stretch=True, scales=(1.0, 1.5)), epochs=20)} == {
+        (48, 48),
+        (72, 72),
+    }
     assert ViewSettings(crop=48, stretch=True).without_chance
 
 

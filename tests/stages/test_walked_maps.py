@@ -5,11 +5,12 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from tag2mask.data.view import IMAGE, to_view, whole_view
+from tag2mask.data.view import IMAGE, View, to_view, whole_view
 from tag2mask.errors import SettingsError
 from tag2mask.evidence.affinity import pair_affinities, pair_offsets
 from tag2mask.evidence.cam import background_power
 from tag2mask.networks.inference import normalise
+from tag2mask.refine.random_walk import random_walk
 from tag2mask.stages.views import load_photograph
 from tag2mask.stages.walked_maps import WalkSettings, walked_maps
 from tests.stages.conftest import FinishedMasks
@@ -45,6 +46,24 @@ def test_maps_are_the_walk_by_dense_matrices(finished_masks: FinishedMasks) -> N
     assert found.at_size().shape == (3, *image.shape[1:])
 
 
+def test_cells_tile_photographs_of_any_size(finished_masks: FinishedMasks) -> None:
+    """A photograph of 55 x 69 is seen as one of 48 x 64, of which cells of 8 and 16 pixels leave nothing over."""
+    env, made = finished_masks.env, finished_masks.made
+    sample = env.dataset.sample("shape_01")
+    image = load_photograph(sample)
+    assert image.shape == (3, 55, 69)
+    found = made.walked.load(env, sample.id)
+    assert found.maps.shape[1:] == (6, 8)
+    network = made.affinity_net.load(env)
+    shown = to_view(image, View((48, 64), False, (0, 0, 48, 64)), IMAGE, fill=0)
+    with torch.no_grad():
+        affinities = pair_affinities(network(normalise(shown, network.backbone)[None]), 3)[0]
+    cams = made.cams.load(env, sample.id).at_size()
+    start = F.adaptive_avg_pool2d(torch.cat([background_power(cams, 1.0)[None], cams]), (6, 8))
+    walked = random_walk(start, affinities, radius=3, beta=8.0, steps=8)
+    torch.testing.assert_close(found.maps, walked / walked.sum(0), atol=1e-3, rtol=0)
+
+
 def test_maps_sum_to_one(finished_masks: FinishedMasks) -> None:
     env, stage = finished_masks.env, finished_masks.made.walked
     for sample in env.dataset.train:
@@ -78,7 +97,9 @@ def test_a_long_side_of_zero_takes_the_photographs_own(finished_masks: FinishedM
     stage = walked_maps(made.cams, made.affinity_net, WalkSettings(steps=2))
     with np.load(io.BytesIO(stage.open(env)(sample))) as content:
         height, width = content["size"].tolist()
-        assert content["maps"].shape[1:] == (-(-height // 8), -(-width // 8))
+        # 55 x 69 pixels, seen as 48 x 64.
+        assert (height, width) == (55, 69)
+        assert content["maps"].shape[1:] == (6, 8)
 
 
 @pytest.mark.parametrize(

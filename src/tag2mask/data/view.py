@@ -237,6 +237,15 @@ def whole_view(
     return View(resized, mirror, (0, 0, *(resized if pad_to is None else (pad_to, pad_to))))
 
 
+def whole_cells(size: tuple[int, int], stride: int) -> tuple[int, int]:
+    """The multiple of a stride nearest to each side, at least one: cells of the stride then tile the image exactly.
+
+    Of other sides the last cell reaches beyond the border, and what stands for it lies up to a cell aside.
+    """
+    height, width = (max(round(side / stride), 1) * stride for side in size)
+    return height, width
+
+
 def from_whole_view(labels: torch.Tensor, view: View, size: tuple[int, int], *, stride: int = 1) -> torch.Tensor:
     """Brings ids made on the grid of a whole view back to the image: to each pixel the id of the cell over it.
 

@@ -1,20 +1,18 @@
 """The difference detection network (DD-Net): where will the other mask of a pair differ from this one?"""
 
-import json
-import textwrap
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from tag2mask.data.classes import MAX_CLASSES
 from tag2mask.errors import DataError, SettingsError, WeightsError
 from tag2mask.networks.heads import FrozenBatchNorm, initialise
+from tag2mask.networks.tensor_file import read_tensor_header, reason, write_tensor_file
 from tag2mask.settings import canonical
 
 FORMAT = "tag2mask-difference-nets"
@@ -146,16 +144,12 @@ def save_difference_nets(path: Path, nets: Mapping[str, DifferenceNet], settings
         settings: what a reader has to know of them, which features they were trained on for example; plain values and
             settings classes.
     """
-    tensors = {
-        name: tensor.detach().cpu().contiguous() for name, tensor in nn.ModuleDict(dict(nets)).state_dict().items()
-    }
     header = {
         "version": VERSION,
         "nets": {name: net.arguments for name, net in nets.items()},
         "settings": canonical(settings),
     }
-    # One JSON string: safetensors writes several metadata keys in an arbitrary order.
-    path.write_bytes(save(tensors, metadata={FORMAT: json.dumps(header, sort_keys=True)}))
+    write_tensor_file(path, nn.ModuleDict(dict(nets)), FORMAT, header)
 
 
 def read_difference_settings(path: Path) -> dict[str, Any]:
@@ -188,33 +182,15 @@ def load_difference_nets(path: Path, *, device: torch.device | str = "cpu") -> d
             nets = {name: DifferenceNet(**arguments) for name, arguments in header["nets"].items()}
         nn.ModuleDict(nets).load_state_dict(load_file(path), assign=True)
     except Exception as error:  # a damaged header makes torch raise nearly every kind of exception
-        raise WeightsError(f"{path}: the weights do not fit the header of this file ({_reason(error)})") from error
+        raise WeightsError(f"{path}: the weights do not fit the header of this file ({reason(error)})") from error
     return {name: net.to(device).eval() for name, net in nets.items()}
 
 
 def _header(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        raise WeightsError(f"{path}: there is no such file of difference networks")
-    try:
-        with safe_open(path, "pt") as file:
-            text = (file.metadata() or {}).get(FORMAT)
-    except (SafetensorError, OSError) as error:
-        raise WeightsError(f"{path}: not a whole file of difference networks ({_reason(error)})") from error
-    if text is None:
-        raise WeightsError(f"{path}: a safetensors file, but not of difference networks written by tag2mask")
-    try:
-        header: dict[str, Any] = json.loads(text)
-        version = header["version"]
-        whole = isinstance(header["nets"], dict) and isinstance(header["settings"], dict)
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise WeightsError(f"{path}: the header of this file is damaged ({_reason(error)})") from error
-    if version != VERSION:
-        raise WeightsError(f"{path}: difference networks of version {version}; this tag2mask reads version {VERSION}")
-    if not whole:
-        raise WeightsError(f"{path}: the header of this file is damaged (networks and settings are no mappings)")
+    return read_tensor_header(path, FORMAT, VERSION, "file of difference networks", _checked)
+
+
+def _checked(header: dict[str, Any]) -> dict[str, Any]:
+    if not isinstance(header["nets"], dict) or not isinstance(header["settings"], dict):
+        raise TypeError("networks and settings are no mappings")
     return header
-
-
-def _reason(error: Exception) -> str:
-    # torch names every tensor that does not fit; a few tell enough.
-    return textwrap.shorten(str(error) or type(error).__name__, 300)

@@ -1,21 +1,20 @@
 """Model files: safetensors weights with a JSON header that tells how to rebuild and use the network."""
 
 import dataclasses
-import json
-import textwrap
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 
 from tag2mask.errors import SettingsError, WeightsError
 from tag2mask.networks.affinity_net import AffinityNet
 from tag2mask.networks.backbones import create_backbone
 from tag2mask.networks.classifier import Classifier
 from tag2mask.networks.segmenter import HeadSettings, Segmenter
+from tag2mask.networks.tensor_file import read_tensor_header, reason, write_tensor_file
 from tag2mask.settings import canonical
 
 FORMAT = "tag2mask-model"
@@ -53,14 +52,8 @@ class ModelHeader:
 
 
 def save_model(path: Path, network: Network, header: ModelHeader) -> None:
-    """Writes a model file. The same network and header give the same bytes.
-
-    The whole header is one JSON string: safetensors writes several metadata keys in an arbitrary order.
-    """
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
-    text = json.dumps({"format": FORMAT, "version": VERSION, **canonical(header)}, sort_keys=True)
-    # Python's own write: safetensors' tells of a full disk by an error of its own that names no file.
-    path.write_bytes(save(tensors, metadata={FORMAT: text}))
+    """Writes a model file. The same network and header give the same bytes."""
+    write_tensor_file(path, network, FORMAT, {"format": FORMAT, "version": VERSION, **canonical(header)})
 
 
 def read_header(path: Path) -> ModelHeader:
@@ -69,26 +62,7 @@ def read_header(path: Path) -> ModelHeader:
     Raises:
         WeightsError: the file is missing, cut short, not a model of tag2mask's or of another version.
     """
-    if not path.is_file():
-        raise WeightsError(f"{path}: there is no such model file")
-    try:
-        with safe_open(path, "pt") as file:
-            text = (file.metadata() or {}).get(FORMAT)
-    except (SafetensorError, OSError) as error:
-        raise WeightsError(f"{path}: not a whole model file ({error})") from error
-    if text is None:
-        raise WeightsError(f"{path}: a safetensors file, but not a model written by tag2mask")
-    try:
-        content = json.loads(text)
-        version = content["version"]
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise WeightsError(f"{path}: the header of this model file is damaged ({_reason(error)})") from error
-    if version != VERSION:
-        raise WeightsError(f"{path}: model file of version {version}; this tag2mask reads version {VERSION}")
-    try:
-        return _checked_header(content)
-    except (KeyError, TypeError, ValueError) as error:
-        raise WeightsError(f"{path}: the header of this model file is damaged ({_reason(error)})") from error
+    return read_tensor_header(path, FORMAT, VERSION, "model file", _checked_header)
 
 
 def _checked_header(content: dict[str, Any]) -> ModelHeader:
@@ -135,12 +109,13 @@ def load_model(
     except SettingsError as error:
         raise WeightsError(f"{path}: {error}") from error
     except Exception as error:  # a damaged header makes timm and torch raise nearly every kind of exception
-        raise WeightsError(f"{path}: no network can be built from the header ({_reason(error)})") from error
+        raise WeightsError(f"{path}: no network can be built from the header ({reason(error)})") from error
     try:
         network.load_state_dict(load_file(path))
     except (RuntimeError, SafetensorError, OSError) as error:
-        reason = _reason(error)
-        raise WeightsError(f"{path}: the weights do not fit the architecture in the header ({reason})") from error
+        raise WeightsError(
+            f"{path}: the weights do not fit the architecture in the header ({reason(error)})"
+        ) from error
     return network.to(device).eval(), header
 
 
@@ -157,10 +132,3 @@ def _build(header: ModelHeader, output_stride: int | None) -> Network:
         return AffinityNet(backbone, **header.head)
     settings = header.head | {"dilations": tuple(header.head["dilations"])}
     return Segmenter(backbone, len(header.classes) + 1, HeadSettings(**settings))
-
-
-def _reason(error: Exception) -> str:
-    if isinstance(error, KeyError):
-        return f"{error} is missing"
-    # torch names every tensor that does not fit; a few tell enough.
-    return textwrap.shorten(str(error) or type(error).__name__, 300)

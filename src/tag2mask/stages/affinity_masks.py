@@ -5,10 +5,10 @@ from typing import NamedTuple
 
 from tag2mask.stages.activation_maps import ActivationMapSettings, MakeActivationMaps, activation_maps
 from tag2mask.stages.confident_maps import ConfidenceSettings, MakeConfidentMaps, confident_maps
-from tag2mask.stages.crf import CRFSettings
 from tag2mask.stages.score_labels import (
     PowerLabels,
     RefinedScoreLabels,
+    ScoreCRFSettings,
     ScoreLabels,
     power_labels,
     refined_score_labels,
@@ -37,7 +37,7 @@ class AffinityMaskSettings:
     confidence: ConfidenceSettings = field(default_factory=ConfidenceSettings)
     affinity: AffinitySettings = field(default_factory=AffinitySettings)
     walk: WalkSettings = field(default_factory=WalkSettings)
-    crf: CRFSettings = field(default_factory=CRFSettings)
+    crf: ScoreCRFSettings = field(default_factory=ScoreCRFSettings)
 
 
 class AffinityMasks(NamedTuple):

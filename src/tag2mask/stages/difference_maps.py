@@ -13,7 +13,7 @@ from torch import Tensor
 
 from tag2mask.data.layers import HeatMap, MapLayer
 from tag2mask.data.samples import Sample
-from tag2mask.data.view import LABELS, SCORES, View, to_view
+from tag2mask.data.view import LABELS, SCORES, View, to_view, whole_cells
 from tag2mask.engine.environment import Environment
 from tag2mask.engine.stage import Estimate
 from tag2mask.engine.workspace import reading_artifact
@@ -64,6 +64,12 @@ class DifferenceMaps(MapStage):
 
     def __init__(self, nets: TrainDifference, settings: DifferenceMapSettings) -> None:
         super().__init__(settings, nets.split, nets=nets, before=nets.before, after=nets.after)
+        stride = nets.settings.label_stride
+        if 0 < settings.long_side < 2 * stride:
+            raise SettingsError(
+                f"difference_maps.long_side: {settings.long_side} is less than two cells of the label grid, whose "
+                f"segmenter.label_stride is {stride}"
+            )
         self.nets = nets
         self.shown: Shown = "before"
 
@@ -76,9 +82,9 @@ class DifferenceMaps(MapStage):
         views, stride = self.nets.settings.views, self.nets.settings.label_stride
         whole = dataclasses.replace(views, crop=self.settings.long_side or views.crop)
         view = whole.whole_view(size, mirror=mirror)
-        most = max(whole.crop // stride, 1)
-        height, width = (min(max(round(side / stride), 1), most) * stride for side in view.resized)
-        return View((height, width), mirror, view.crop)
+        most = max(whole.crop // stride, 1) * stride
+        height, width = whole_cells(view.resized, stride)
+        return View((min(height, most), min(width, most)), mirror, view.crop)
 
     def open(self, env: Environment) -> Callable[[Sample], bytes]:
         system, runtime = self.nets.photograph_system(env), env.runtime

@@ -2,15 +2,49 @@
 
 import dataclasses
 from dataclasses import dataclass
+from typing import Literal, get_args
 
 from torch import Tensor
 
-from tag2mask.errors import SettingsError
+from tag2mask.errors import SettingsError, unknown_choice
 from tag2mask.networks.difference_net import DifferenceNet
 from tag2mask.networks.heads import Dilated, LargeFOV
-from tag2mask.networks.segmenter import Segmenter
+from tag2mask.networks.segmenter import HeadSettings, Segmenter
 from tag2mask.refine.difference import refine_pair
 from tag2mask.stages.backbone import BackboneSettings
+from tag2mask.stages.train_segmenter import SegmenterSettings
+
+Start = Literal["classifier", "pretrained"]
+"""Whose backbone a part's network starts from: the classifier's, as in the paper, or the one classifiers start from."""
+
+_NO_HIDDEN_LAYER = "segmenter.head.kind: difference detection reads a hidden layer, which aspp has not"
+
+
+def check_start(setting: str, start: str) -> None:
+    """Tells a start that there is not.
+
+    Raises:
+        SettingsError: it is none of `Start`; the message has the setting's name.
+    """
+    if start not in get_args(Start):
+        raise SettingsError(unknown_choice(setting, start, get_args(Start)))
+
+
+def paired_segmenter() -> SegmenterSettings:
+    """The segmenter that DD-Nets learn beside, by default: the head of SSDD's code, on a grid of stride 4."""
+    return SegmenterSettings(head=HeadSettings(kind="dilated", width=512, dropout=0.0), label_stride=4)
+
+
+def check_paired(segmenter: SegmenterSettings) -> None:
+    """Tells a segmenter that DD-Nets cannot learn beside.
+
+    Raises:
+        SettingsError: its head has no hidden layer, or it is shown at several scales.
+    """
+    if segmenter.head.kind == "aspp":
+        raise SettingsError(_NO_HIDDEN_LAYER)
+    if len(segmenter.scales) > 1:
+        raise SettingsError("segmenter.scales: difference detection has one scale, 1")
 
 
 @dataclass(frozen=True)
@@ -71,7 +105,7 @@ class DifferenceNetSettings:
             SettingsError: the head has no hidden layer of its own.
         """
         if not isinstance(network.head, LargeFOV | Dilated):
-            raise SettingsError("segmenter.head.kind: difference detection reads a hidden layer, which aspp has not")
+            raise SettingsError(_NO_HIDDEN_LAYER)
         return DifferenceNet(
             network.head.width,
             network.backbone.channels_of(low) if low else 0,

@@ -1,7 +1,7 @@
 """Masks from scores of background and the tagged classes: the largest wins, after the dense CRF or without."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 
@@ -11,9 +11,10 @@ from tag2mask.engine.environment import Environment
 from tag2mask.engine.stage import Estimate
 from tag2mask.errors import SettingsError
 from tag2mask.evidence.cam import with_background_power
+from tag2mask.settings import LATER
 from tag2mask.stages.activation_maps import MakeActivationMaps
 from tag2mask.stages.crf import CRFSettings
-from tag2mask.stages.label_scores import ScoreStage, largest_class
+from tag2mask.stages.label_scores import ScoreStage, largest_class, sum_to_one
 from tag2mask.stages.labels import LabelStage, encode_labels
 
 
@@ -79,21 +80,41 @@ class ScoreLabels(LabelStage):
         return Estimate(0.01 * count, 3e3 * count)
 
 
+@dataclass(frozen=True)
+class ScoreCRFSettings(CRFSettings):
+    """The dense CRF on scores.
+
+    Args:
+        contrast: scores are raised to this power first, and divided by their sum: which of them is the largest stays,
+            but the CRF has more to overcome. 1 takes them as they are.
+    """
+
+    contrast: float = field(default=1.0, metadata=LATER)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.contrast <= 0:
+            raise SettingsError(f"crf.contrast: {self.contrast} must be above 0")
+
+
 class RefinedScoreLabels(LabelStage):
     """The largest probability after the dense CRF on scores at the photograph's size."""
 
     name = "crf_labels"
     reads = frozenset({"images", "tags"})
-    settings: CRFSettings
+    settings: ScoreCRFSettings
 
-    def __init__(self, scores: ScoreStage, settings: CRFSettings) -> None:
+    def __init__(self, scores: ScoreStage, settings: ScoreCRFSettings) -> None:
         super().__init__(settings, scores.split, scores=scores)
         self.scores = scores
 
     def open(self, env: Environment) -> Callable[[Sample], bytes]:
         def make(sample: Sample) -> bytes:
             scores = self.scores.load(env, sample.id)
-            refined = self.settings.apply(read_image(sample.image), scores.at_size().numpy())
+            probabilities = scores.at_size()
+            if self.settings.contrast != 1:
+                probabilities = sum_to_one(probabilities**self.settings.contrast)
+            refined = self.settings.apply(read_image(sample.image), probabilities.numpy())
             return encode_labels(sample, largest_class(torch.from_numpy(refined), scores.class_ids).numpy())
 
         return make
@@ -113,6 +134,6 @@ def score_labels(scores: ScoreStage) -> ScoreLabels:
     return ScoreLabels(scores)
 
 
-def refined_score_labels(scores: ScoreStage, settings: CRFSettings) -> RefinedScoreLabels:
+def refined_score_labels(scores: ScoreStage, settings: ScoreCRFSettings) -> RefinedScoreLabels:
     """Masks of scores after the dense CRF."""
     return RefinedScoreLabels(scores, settings)

@@ -1,20 +1,23 @@
 """SSDD's static part as one piece: from any two stages of masks to refined ones."""
 
 from dataclasses import dataclass, field
-from typing import Literal, NamedTuple, get_args
+from typing import NamedTuple
 
-from tag2mask.errors import SettingsError, unknown_choice
-from tag2mask.networks.segmenter import HeadSettings
+from tag2mask.errors import SettingsError
 from tag2mask.stages.difference_maps import DifferenceMaps, DifferenceMapSettings
 from tag2mask.stages.difference_scores import DifferenceScores
 from tag2mask.stages.difference_seeds import DifferenceSeeds
-from tag2mask.stages.difference_settings import DifferenceNetSettings, PairSettings
+from tag2mask.stages.difference_settings import (
+    DifferenceNetSettings,
+    PairSettings,
+    Start,
+    check_start,
+    paired_segmenter,
+)
 from tag2mask.stages.labels import LabelStage
 from tag2mask.stages.train_classifier import TrainClassifier
 from tag2mask.stages.train_difference import TrainDifference
 from tag2mask.stages.train_segmenter import SegmenterSettings
-
-Start = Literal["classifier", "pretrained"]
 
 
 @dataclass(frozen=True)
@@ -29,15 +32,14 @@ class StaticSettings:
         seeds: how the two masks become one.
     """
 
-    segmenter: SegmenterSettings = field(default_factory=lambda: SegmenterSettings(head=HeadSettings(kind="dilated")))
+    segmenter: SegmenterSettings = field(default_factory=paired_segmenter)
     start: Start = "classifier"
     difference: DifferenceNetSettings = field(default_factory=DifferenceNetSettings)
     maps: DifferenceMapSettings = field(default_factory=DifferenceMapSettings)
     seeds: PairSettings = field(default_factory=PairSettings)
 
     def __post_init__(self) -> None:
-        if self.start not in get_args(Start):
-            raise SettingsError(unknown_choice("static.start", self.start, get_args(Start)))
+        check_start("static.start", self.start)
 
 
 class StaticRefinement(NamedTuple):

@@ -72,11 +72,17 @@ class AffinitySettings:
         """The network with pretrained backbone and new layers; `weights` in place of the settings'.
 
         Raises:
-            SettingsError: a block does not exist.
+            SettingsError: a block does not exist, or comes after the last of `blocks`.
             WeightsError: the weights cannot be had.
         """
         settings = self.network if weights is None else dataclasses.replace(self.network, weights=weights)
-        return AffinityNet(settings.create(seed), self.blocks, self.widths, grid_stride=self.grid_stride)
+        try:
+            return AffinityNet(settings.create(seed), self.blocks, self.widths, grid_stride=self.grid_stride)
+        except SettingsError as error:
+            # Blocks behind the last one read are unknown to a backbone that ends there.
+            raise SettingsError(
+                f"affinity: the backbone ends at the last of blocks, '{settings.block}': {error}"
+            ) from error
 
 
 class AffinitySystem(System):

@@ -8,14 +8,13 @@ from torch import Tensor
 from tag2mask.engine.environment import Environment
 from tag2mask.engine.system import Batch, Losses, ParameterGroup, Position, System
 from tag2mask.engine.workspace import reading_artifact
-from tag2mask.errors import SettingsError
 from tag2mask.files import atomic_path
 from tag2mask.losses.difference import difference_loss
 from tag2mask.networks.difference_net import DifferenceNet, load_difference_nets, save_difference_nets
 from tag2mask.networks.segmenter import Levels, Segmenter
 from tag2mask.refine.difference import difference_map, missing_classes
 from tag2mask.settings import canonical
-from tag2mask.stages.difference_settings import DifferenceNetSettings
+from tag2mask.stages.difference_settings import DifferenceNetSettings, check_paired
 from tag2mask.stages.labels import LabelStage
 from tag2mask.stages.train_classifier import TrainClassifier
 from tag2mask.stages.train_segmenter import INSIDE, PRESENT, SegmentationSystem, SegmenterSettings, TrainSegmenter
@@ -111,10 +110,7 @@ class TrainDifference(TrainSegmenter):
         lost_below: float = 0.5,
         start: TrainClassifier | None = None,
     ) -> None:
-        if settings.head.kind == "aspp":
-            raise SettingsError("segmenter.head.kind: difference detection reads a hidden layer, which aspp has not")
-        if len(settings.scales) > 1:
-            raise SettingsError("segmenter.scales: SSDD's static part has one scale, 1")
+        check_paired(settings)
         if before.split != after.split:
             raise ValueError(f"masks of {before.split} and of {after.split} make no pairs")
         self.before, self.after = before, after

@@ -16,9 +16,17 @@ from tag2mask.errors import SettingsError, unknown_choice
 from tag2mask.files import atomic_path, write_bytes
 from tag2mask.networks.difference_net import DifferenceNet, load_difference_nets, save_difference_nets
 from tag2mask.networks.heads import ASPP, Dilated, LargeFOV
-from tag2mask.networks.segmenter import HeadSettings, Levels, Segmenter, make_head, resize_scores
+from tag2mask.networks.segmenter import Levels, Segmenter, make_head, resize_scores
+from tag2mask.networks.tensor_file import module_tensors
 from tag2mask.settings import canonical
-from tag2mask.stages.difference_settings import DifferenceNetSettings, PairSettings
+from tag2mask.stages.difference_settings import (
+    DifferenceNetSettings,
+    PairSettings,
+    Start,
+    check_paired,
+    check_start,
+    paired_segmenter,
+)
 from tag2mask.stages.grown_labels import GrownLabels, grown_labels
 from tag2mask.stages.growth import OnlineCRFSettings
 from tag2mask.stages.labels import LabelStage
@@ -38,9 +46,6 @@ from tag2mask.supervision.targets import Targets
 
 SUB_HEAD_FILE = "sub_head.safetensors"
 
-STARTS = ("classifier", "pretrained")
-"""Whose backbone the network starts from: the classifier's, as in the paper, or the one classifiers start from, too."""
-
 
 @dataclass(frozen=True)
 class DynamicSettings:
@@ -56,33 +61,25 @@ class DynamicSettings:
         start: "classifier" or "pretrained", the backbone that the training starts from.
     """
 
-    segmenter: SegmenterSettings = field(
-        default_factory=lambda: SegmenterSettings(
-            head=HeadSettings(kind="dilated", width=512, dropout=0.0), label_stride=4
-        )
-    )
+    segmenter: SegmenterSettings = field(default_factory=paired_segmenter)
     difference: DifferenceNetSettings = field(default_factory=DifferenceNetSettings)
     pair: PairSettings = field(default_factory=lambda: PairSettings(bias=0.4, background_bias=0.0))
     online_crf: OnlineCRFSettings = field(default_factory=lambda: OnlineCRFSettings(iterations=3, shrink=1.0))
     alpha: float = 0.5
     second_pair: Literal["ssdd1", "ssdd2"] = "ssdd1"
-    start: Literal["classifier", "pretrained"] = "classifier"
+    start: Start = "classifier"
 
     def __post_init__(self) -> None:
-        if self.segmenter.head.kind == "aspp":
-            raise SettingsError("segmenter.head.kind: difference detection reads a hidden layer, which aspp has not")
+        check_paired(self.segmenter)
         if self.segmenter.loss != "cross_entropy":
             raise SettingsError(
                 f"segmenter.loss: '{self.segmenter.loss}' is not cross_entropy, which SSDD's dynamic part has"
             )
-        if len(self.segmenter.scales) > 1:
-            raise SettingsError("segmenter.scales: SSDD's dynamic part has one scale, 1")
         if not 0 <= self.alpha <= 1:
             raise SettingsError(f"dynamic.alpha: {self.alpha} must lie between 0 and 1")
         if self.second_pair not in SECOND_PAIRS:
             raise SettingsError(unknown_choice("dynamic.second_pair", self.second_pair, SECOND_PAIRS))
-        if self.start not in STARTS:
-            raise SettingsError(unknown_choice("dynamic.start", self.start, STARTS))
+        check_start("dynamic.start", self.start)
 
 
 class DynamicSystem(SegmentationSystem):
@@ -224,8 +221,7 @@ class TrainDynamic(TrainSegmenter):
     def save(self, system: System, env: Environment, path: Path) -> None:
         assert isinstance(system, DynamicSystem)
         # Before the model file, whose presence says that the training is over.
-        head = {name: tensor.detach().cpu().contiguous() for name, tensor in system.sub.state_dict().items()}
-        write_bytes(self.sub_head_path(env), save_tensors(head))
+        write_bytes(self.sub_head_path(env), save_tensors(module_tensors(system.sub)))
         nets = {"crf": system.refinement.difference_crf, "seed": system.refinement.difference_seed}
         settings = {
             "classes": env.dataset.classes,

@@ -49,7 +49,7 @@ class SegmenterSettings:
 
     Args:
         backbone: the pretrained network under it.
-        head: DeepLab-LargeFOV or -ASPP.
+        head: DeepLab-LargeFOV or -ASPP, or the dilated one of SSDD.
         views: sizes and crops in training.
         loss: "cross_entropy", "balanced_seed" (DSRG) or "seed" (SEC).
         label_stride: scores are upsampled to, and labels read at, every so many pixels.

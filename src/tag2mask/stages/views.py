@@ -34,7 +34,7 @@ class ViewSettings:
         scale: smallest and largest factor.
         whole: always the whole photograph.
         stretch: drop the aspect: the whole photograph as a square of `crop`; with `long_side`, a square of a side drawn
-            from it, of which the crop is cut (SSDD).
+            from it, of which the crop is cut (SSDD); with factors, of `crop` times the factor.
         mirror: mirror half of the photographs.
         colour: strength of random changes of brightness, contrast, saturation and hue; 0 leaves colours alone.
         scales: factors of which one is drawn, all as likely (Kim 2022: 0.5, 1 and 1.5); empty draws by `scale`.
@@ -68,7 +68,8 @@ class ViewSettings:
     @property
     def without_chance(self) -> bool:
         """Whether a photograph has one view alone, and its mirror image."""
-        return self.whole or (self.stretch and not self.long_side[1])
+        factors = self.scales or self.scale != (1.0, 1.0)
+        return self.whole or (self.stretch and not self.long_side[1] and not factors)
 
     def draw(self, size: tuple[int, int], *, seed: int, epoch: int, image_id: str) -> View:
         """The view of a photograph of (height, width) `size`, drawn from (seed, epoch, image id)."""

@@ -1,5 +1,6 @@
 """CAMs and their background after a random walk on AffinityNet's affinities."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -9,7 +10,7 @@ from torch import Tensor
 
 from tag2mask.data.images import image_size
 from tag2mask.data.samples import Sample
-from tag2mask.data.view import IMAGE, to_view, whole_view
+from tag2mask.data.view import IMAGE, View, to_view, whole_cells, whole_view
 from tag2mask.engine.environment import Environment
 from tag2mask.engine.stage import Estimate
 from tag2mask.errors import SettingsError
@@ -53,6 +54,7 @@ class MakeWalkedMaps(ScoreStage):
     """p_psa: background and CAMs after the walk, on AffinityNet's grid, divided by their sum."""
 
     name = "walked_maps"
+    version = 2
     on_device = True
     reads = frozenset({"images", "tags"})
     settings: WalkSettings
@@ -68,7 +70,9 @@ class MakeWalkedMaps(ScoreStage):
         @torch.no_grad()
         def affinities(sample: Sample) -> Tensor:
             image = load_photograph(sample)
-            view = whole_view((image.shape[1], image.shape[2]), long_side=settings.long_side or None)
+            shown = whole_view((image.shape[1], image.shape[2]), long_side=settings.long_side or None)
+            height, width = whole_cells(shown.resized, math.lcm(network.grid_stride, network.backbone.stride))
+            view = View((height, width), False, (0, 0, height, width))
             batch = normalise(to_view(image, view, IMAGE, fill=0), network.backbone)[None].to(device)
             with env.runtime.autocast():
                 features = network(batch)
