@@ -177,13 +177,13 @@ CHANGES: list[tuple[str, dict[str, Any]]] = [
     ("ssdd", {"stages": "static"}),
     ("ssdd", {"stages": "dynamic"}),
     ("ssdd", {"static.seeds.bias": -1.0}),
-    ("ssdd", {"static.difference.low_level": False, "static.difference.low_block": ""}),
+    ("ssdd", {"static.difference.low_level": False}),
     ("ssdd", {"static.start": "classifier"}),
     ("ssdd", {"dynamic.start": "classifier"}),
     ("ssdd", {"dynamic.alpha": 1.0}),
     ("ssdd", {"dynamic.pair.bias": -1.0}),
     ("ssdd", {"dynamic.second_pair": "ssdd2"}),
-    ("ssdd", {"dynamic.difference.low_level": False, "dynamic.difference.low_block": ""}),
+    ("ssdd", {"dynamic.difference.low_level": False}),
 ]
 
 

@@ -56,7 +56,7 @@ class DifferenceNetSettings:
     Args:
         width: channels of its hidden layers, 256 in the paper.
         low_level: show it features of an early block of the backbone beside the segmentation head's hidden layer.
-        low_block: that block; empty takes the backbone's first.
+        low_block: that block; empty takes the backbone's first. Of no use without `low_level`.
         frozen_norm: leave its batch norms as they are made, near identity, as the authors' code does.
     """
 
@@ -68,8 +68,6 @@ class DifferenceNetSettings:
     def __post_init__(self) -> None:
         if self.width < 1:
             raise SettingsError(f"difference.width: {self.width} must be above 0")
-        if self.low_block and not self.low_level:
-            raise SettingsError("difference.low_block: goes with difference.low_level true only")
 
     def low(self, backbone: BackboneSettings, *, cached: bool = False) -> str:
         """The block of the low-level features by its name; empty without such features.
