@@ -2,7 +2,6 @@
 
 import dataclasses
 import shutil
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -68,7 +67,8 @@ def write_run(
     model = folder / MODEL_FILE
     _export_model(plan, configuration, env, model)
     for name, stage in plan.exports.items():
-        _copy_files(stage.folder(env).glob(f"*{model.suffix}"), folder / name)
+        for source in stage.folder(env).glob(f"*{model.suffix}"):
+            _copy_file(source, folder / name / source.name)
     _gather_masks(plan, env, folder / "masks")
     pictures = _draw(plan, runs, configuration, env, folder / "pictures")
     record = finish_run(plan, runs, metrics, configuration, env, started=started)
@@ -108,14 +108,15 @@ def _gather_masks(plan: Plan, env: Environment, folder: Path) -> None:
 
 def _copy_items(stage: Stage, env: Environment, folder: Path) -> None:
     assert isinstance(stage, PerImageStage)
-    _copy_files((stage.path(env, sample.id) for sample in stage.samples(env)), folder)
+    for sample in stage.samples(env):
+        # An id may have folders in it.
+        _copy_file(stage.path(env, sample.id), folder / f"{sample.id}{stage.suffix}")
 
 
-def _copy_files(sources: Iterable[Path], folder: Path) -> None:
-    for source in sources:
-        # Copies, not links: people edit masks, and an artifact must stay what it is.
-        with atomic_path(folder / source.name) as aside:
-            shutil.copyfile(source, aside)
+def _copy_file(source: Path, target: Path) -> None:
+    # Copies, not links: people edit masks, and an artifact must stay what it is.
+    with atomic_path(target) as aside:
+        shutil.copyfile(source, aside)
 
 
 def _export_model(plan: Plan, configuration: Configuration, env: Environment, path: Path) -> None:
