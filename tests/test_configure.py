@@ -68,7 +68,10 @@ def test_a_file_comes_before_a_preset(tmp_path: Path, monkeypatch: pytest.Monkey
         (["--segmenter.rate", "3"], r"'segmenter\.rate'; choices near it: \S+, \S+, \S+$"),
         (["--segmenter.head.wide", "3"], r"choices near it: segmenter\.head\.width, segmenter\.head\."),
         (["--layout", "yolo"], "unknown layout 'yolo'; choices: auto, voc, csv, folders, coco$"),
-        (["--segmenter.head.kind", "dense"], r"unknown segmenter\.head\.kind 'dense'; choices: largefov, aspp, dilated$"),
+        (
+            ["--segmenter.head.kind", "dense"],
+            r"unknown segmenter\.head\.kind 'dense'; choices: largefov, aspp, dilated$",
+        ),
         (["--hold_out", "1"], "hold_out"),
         (["--pictures", "-1"], "pictures"),
         (["--seed", "-1"], "seed: -1"),
