@@ -8,6 +8,8 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from tag2mask.data.classes import UNLABELLED
+from tag2mask.data.images import image_size
 from tag2mask.data.layers import LabelMap
 from tag2mask.data.masks import encode_mask, read_mask
 from tag2mask.data.samples import Sample
@@ -37,10 +39,11 @@ from tag2mask.supervision.targets import Supervision, Targets
 _STRIPS = 6  # photographs whose labels are kept after every epoch
 _STRIP_CELLS = 8  # epochs shown of a strip
 
-PRESENT, INSIDE, IMAGE_ON_GRID = "present", "inside", "image_on_grid"
+PRESENT, INSIDE, IMAGE_ON_GRID, WHOLE_IMAGE = "present", "inside", "image_on_grid", "image"
 """What supervisions and objectives can ask for beside the labels: the photograph's tags as bool (C + 1); where the
-label grid shows the photograph, bool (h, w); and the photograph on that grid, uint8 (3, h, w). Anything else they need
-is a map, which the method gives."""
+label grid shows the photograph, bool (h, w); the photograph on that grid, uint8 (3, h, w); and the photograph as the
+network sees it, normalised, float32 (3, H, W), also where it reads kept features. Anything else they need is a map,
+which the method gives."""
 
 
 @dataclass(frozen=True)
@@ -112,7 +115,16 @@ class SegmentationSystem(System):
         self.early = early
 
     def forward(self, batch: Batch, position: Position) -> Losses:
-        scores = self.scores(batch)
+        return self.losses(batch, self.scores(batch), position)
+
+    def losses(self, batch: Batch, scores: Tensor, position: Position) -> Losses:
+        """The objective's losses, summed over scales.
+
+        Args:
+            batch: of it the labels and what supervision and objective need.
+            scores: of the batch at scale 1, as `scores` gives them.
+            position: of the step.
+        """
         targets = self.supervision(batch, scores, self.network, position)
         losses = dict(self.objective(batch, scores, targets))
         for scale in self.scales[1:]:
@@ -122,7 +134,7 @@ class SegmentationSystem(System):
 
     def scores(self, batch: Batch, scale: float = 1.0) -> Tensor:
         """Scores on the label grid, float32 (N, C + 1, h, w), of the batch's images brought to a scale."""
-        inputs: Tensor = batch["image"] if self.after is None else batch["features"]
+        inputs: Tensor = batch[WHOLE_IMAGE] if self.after is None else batch["features"]
         if scale != 1:
             height, width = inputs.shape[2:]
             inputs = resize_scores(inputs, (max(1, round(height * scale)), max(1, round(width * scale))))
@@ -135,7 +147,7 @@ class SegmentationSystem(System):
         """Hidden layer, scores and early features on the label grid, float32; the backbone's as they are."""
         size = (batch["labels"].shape[1], batch["labels"].shape[2])
         if self.after is None:
-            found = self.network.levels(batch["image"], early=self.early)
+            found = self.network.levels(batch[WHOLE_IMAGE], early=self.early)
         else:
             found = self.network.levels(batch["features"], after=self.after)
             found = found._replace(early=batch["early"] if self.early else None)
@@ -164,7 +176,8 @@ class TrainSegmenter(TrainingStage):
     epochs, after some evenly spread ones) as ``growth/<epoch>/<image id>.png``.
 
     Args:
-        labels: the stage whose masks are learnt from, or grown.
+        labels: the stage whose masks are learnt from, or grown; None where all labels come from the supervision, which
+            then sees unlabelled photographs.
         settings: network and training.
         supervision: makes each step's targets.
         objective: the losses; what `settings.loss` names by default.
@@ -172,6 +185,7 @@ class TrainSegmenter(TrainingStage):
         start: a trained segmenter of the same architecture whose weights are gone on from, or a classifier, whose
             backbone is.
         early: a block whose features the system reads too (`SegmentationSystem.levels`).
+        networks: further trained networks that the system uses, by name.
     """
 
     name = "segmenter"
@@ -184,7 +198,7 @@ class TrainSegmenter(TrainingStage):
 
     def __init__(
         self,
-        labels: LabelStage,
+        labels: LabelStage | None,
         settings: SegmenterSettings,
         *,
         supervision: Callable[[], Supervision] = FixedMasks,
@@ -192,13 +206,14 @@ class TrainSegmenter(TrainingStage):
         maps: Mapping[str, MapStage | LabelStage] | None = None,
         start: "TrainSegmenter | TrainClassifier | None" = None,
         early: str = "",
+        networks: Mapping[str, TrainingStage] | None = None,
     ) -> None:
         settings.backbone.check(cached=settings.cache_features)
         self.labels = labels
         self.maps = dict(maps or {})
         self.start = start
         self.features: FrozenFeatures | None = None
-        inputs: dict[str, Any] = {"labels": labels, **self.maps}
+        inputs: dict[str, Any] = {**({"labels": labels} if labels else {}), **self.maps, **(networks or {})}
         classifier = start if isinstance(start, TrainClassifier) else None
         self.early = early
         self.early_features: EarlyFeatures | None = None
@@ -223,7 +238,7 @@ class TrainSegmenter(TrainingStage):
         self.needs = supervision().needs | self.objective.needs | self.own_needs
         if PRESENT in self.needs:
             self.reads = frozenset({"images", "tags"})
-        super().__init__(settings, labels.split, **inputs)
+        super().__init__(settings, labels.split if labels else "train", **inputs)
 
     @property
     def grows(self) -> bool:
@@ -265,11 +280,17 @@ class TrainSegmenter(TrainingStage):
         entries = self._entries(env)
 
         def example(sample: Sample, epoch: int) -> dict[str, Any]:
-            labels = torch.from_numpy(self.labels.load(env, sample.id))
+            labels = self._labels_of(env, sample)
             view = views.draw((labels.shape[0], labels.shape[1]), seed=seed, epoch=epoch, image_id=sample.id)
             return entries(sample, labels, view, epoch)
 
         return example
+
+    def _labels_of(self, env: Environment, sample: Sample) -> Tensor:
+        """Labels of a photograph at its own size, uint8 (H, W); all unlabelled where no stage makes them."""
+        if self.labels is None:
+            return torch.full(image_size(sample.image), UNLABELLED, dtype=torch.uint8)
+        return torch.from_numpy(self.labels.load(env, sample.id))
 
     def _entries(self, env: Environment) -> Callable[[Sample, Tensor, View, int | None], dict[str, Any]]:
         """Returns the function of (sample, labels, view, epoch) that gives what a batch holds of a photograph.
@@ -290,18 +311,20 @@ class TrainSegmenter(TrainingStage):
                 found[PRESENT] = torch.cat([torch.ones(1, dtype=torch.bool), tags])
             if INSIDE in self.needs:
                 found[INSIDE] = to_view(torch.ones_like(labels), view, LABELS, stride=stride, fill=0).bool()
-            if self.features is not None and IMAGE_ON_GRID not in self.needs:
-                return {"features": self.features.load(env, sample.id, mirror=view.mirror), **found}
+            if self.features is not None:
+                found["features"] = self.features.load(env, sample.id, mirror=view.mirror)
+            if self.features is not None and not self.needs & {IMAGE_ON_GRID, WHOLE_IMAGE}:
+                return found
             image = load_photograph(sample)
             if IMAGE_ON_GRID in self.needs:
                 fill = [255 * value for value in backbone.mean]
                 on_grid = to_view(image, view, IMAGE, stride=stride, fill=fill)
                 found[IMAGE_ON_GRID] = on_grid.round().to(torch.uint8)
-            if self.features is not None:
-                return {"features": self.features.load(env, sample.id, mirror=view.mirror), **found}
-            if epoch is not None:
-                image = change_colours(image, settings.views.colour, seed=seed, epoch=epoch, image_id=sample.id)
-            return {"image": view_photograph(image, view, backbone), **found}
+            if self.features is None or WHOLE_IMAGE in self.needs:
+                if epoch is not None:
+                    image = change_colours(image, settings.views.colour, seed=seed, epoch=epoch, image_id=sample.id)
+                found[WHOLE_IMAGE] = view_photograph(image, view, backbone)
+            return found
 
         return entries
 
@@ -311,8 +334,8 @@ class TrainSegmenter(TrainingStage):
         example = {"labels": torch.zeros(side, side, dtype=torch.uint8)}
         if self.features is not None:
             example["features"] = torch.zeros(self.features.shape(env))
-        else:
-            example["image"] = torch.zeros(3, crop, crop)
+        if self.features is None or WHOLE_IMAGE in self.needs:
+            example[WHOLE_IMAGE] = torch.zeros(3, crop, crop)
         if self.early_features is not None:
             example["early"] = torch.zeros(self.early_features.shape(env))
         for name in self.maps:
@@ -334,7 +357,7 @@ class TrainSegmenter(TrainingStage):
         runtime = env.runtime
 
         def make(sample: Sample) -> Tensor:
-            labels = torch.from_numpy(self.labels.load(env, sample.id))
+            labels = self._labels_of(env, sample)
             size = (labels.shape[0], labels.shape[1])
             view = views.whole_view(size, mirror=False)
             found = entries(sample, labels, view, None)
@@ -376,7 +399,7 @@ class TrainSegmenter(TrainingStage):
         rows, captions = [], []
         for sample in self._strip_samples(env):
             image = load_photograph(sample).permute(1, 2, 0).numpy()
-            masks = [self.labels.load(env, sample.id)]
+            masks = [self._labels_of(env, sample).numpy()]
             for epoch in shown:
                 path = self._growth(env, epoch, sample.id)
                 with reading_artifact(path, self.folder(env)):
@@ -417,7 +440,7 @@ class TrainSegmenter(TrainingStage):
 
 
 def train_segmenter(
-    labels: LabelStage,
+    labels: LabelStage | None,
     settings: SegmenterSettings,
     *,
     supervision: Callable[[], Supervision] = FixedMasks,

@@ -15,10 +15,12 @@ class Targets:
     Args:
         labels: class ids (N, h, w), 255 unlabelled.
         refined: the network's softmax after a dense CRF, (N, C, h, w); None without one.
+        confidence: how sure each label is, float32 (N, h, w) in [0, 1]; None where labels do not tell.
     """
 
     labels: Tensor
     refined: Tensor | None = None
+    confidence: Tensor | None = None
 
 
 class Supervision(Protocol):
