@@ -33,6 +33,7 @@ BENCHMARKS = (
     "region_growing",
     "random_walk",
     "class_patterns",
+    "adaptive_affinity",
     "training",
     "growing_steps",
     "dynamic_step",

@@ -20,6 +20,7 @@ from tests.refine.test_dense_crf import (
     Photo,
     blotchy_photo,
     dense_reference,
+    lattice_kernel,
     pixel_features,
     simplex,
     smooth_probabilities,
@@ -303,3 +304,29 @@ class TestCuda:
         here, there = lattice._build([image], kernels), lattice._build([image.to("cuda")], kernels)
         for name in ("pixel", "segment", "first_segment", "neighbours", "corner", "weight"):
             assert torch.equal(getattr(here, name), getattr(there, name).cpu()), name
+
+
+class TestBilateralFilter:
+    def test_equals_its_matrix_made_symmetric(self) -> None:
+        photos = [blotchy_photo(7, 9), noise(7, 9)]
+        values = torch.randn(2, 3, 7, 9, generator=torch.Generator().manual_seed(0))
+        images = torch.from_numpy(np.stack(photos)).movedim(-1, 1)
+        with torch.autocast("cpu", torch.bfloat16):
+            filtered = lattice.bilateral_filter(images, values, sxy=6.0, srgb=20.0)
+        assert filtered.shape == values.shape
+        assert filtered.dtype == torch.float32
+        for photo, before, after in zip(photos, values, filtered, strict=True):
+            kernel = lattice_kernel(pixel_features(photo, 6.0, 20.0))
+            expected = before.flatten(1).double().numpy() @ (kernel + kernel.T) / 2
+            np.testing.assert_allclose(after.flatten(1), expected, atol=1e-5)
+
+    def test_images_that_cannot_be_numbered_together(self) -> None:
+        """Keys of one image fit into an int64, those of four do not."""
+        images = torch.from_numpy(np.stack([noise(6, 8, seed) for seed in range(4)])).movedim(-1, 1)
+        values = torch.rand(4, 2, 6, 8)
+        deviations = {"sxy": 0.012, "srgb": 0.3}
+        kernel = [lattice.Kernel((0.012,) * 2 + (0.3,) * 3, 1.0)]
+        assert lattice._fits([(6, 8)], kernel)
+        assert not lattice._fits([(6, 8)] * 4, kernel)
+        together = lattice.bilateral_filter(images, values, **deviations)
+        assert torch.equal(together[3:], lattice.bilateral_filter(images[3:], values[3:], **deviations))

@@ -41,6 +41,24 @@ def pair_offsets(radius: int) -> tuple[tuple[int, int], ...]:
     return tuple(offset for offset in near if offset > (0, 0))
 
 
+def pair_ends(height: int, width: int, offset: tuple[int, int]) -> tuple[tuple[slice, slice], tuple[slice, slice]]:
+    """Rows and columns of all pixels whose neighbour lies in the grid, and those of the neighbours.
+
+    Args:
+        height, width: of the grid.
+        offset: (dy, dx) from a pixel to its neighbour, dy >= 0.
+
+    Returns:
+        two (rows, columns) of slices that cut out areas of one size, empty where the offset leaves the grid.
+    """
+    dy, dx = offset
+    rows, columns = max(0, height - dy), max(0, width - abs(dx))
+    left, right = max(0, -dx), max(0, dx)
+    here = slice(0, rows), slice(left, left + columns)
+    there = slice(dy, dy + rows), slice(right, right + columns)
+    return here, there
+
+
 def pair_affinities(features: Tensor, radius: int) -> Tensor:
     """Affinity of each pixel with its neighbours: W_ij = exp(-mean_k |f_ik - f_jk|) (Ahn & Kwak, eq. 3).
 
@@ -107,7 +125,7 @@ def pair_labels(labels: Tensor, radius: int) -> Tensor:
     *batch, height, width = labels.shape
     pairs = torch.full((*batch, len(offsets), height, width), IGNORED_PAIR, dtype=torch.uint8, device=labels.device)
     for index, offset in enumerate(offsets):
-        here, there = _ends(height, width, offset)
+        here, there = pair_ends(height, width, offset)
         one, other = labels[..., *here], labels[..., *there]
         same = torch.where(one == BACKGROUND, BACKGROUND_PAIR, FOREGROUND_PAIR)
         known = (one != UNLABELLED) & (other != UNLABELLED)
@@ -123,7 +141,7 @@ class _PairAffinities(torch.autograd.Function):
         *batch, _, height, width = features.shape
         affinities = features.new_zeros((*batch, len(offsets), height, width))
         for index, offset in enumerate(offsets):
-            here, there = _ends(height, width, offset)
+            here, there = pair_ends(height, width, offset)
             distance = (features[..., *here] - features[..., *there]).abs_().mean(-3)
             affinities[..., index, *here] = distance.neg_().exp_()
         ctx.save_for_backward(features, affinities)
@@ -138,19 +156,9 @@ class _PairAffinities(torch.autograd.Function):
         slopes = gradient * affinities / -channels  # of the sum over channels of absolute differences
         result = torch.zeros_like(features)
         for index, offset in enumerate(ctx.offsets):
-            here, there = _ends(height, width, offset)
+            here, there = pair_ends(height, width, offset)
             sign = (features[..., *here] - features[..., *there]).sign_()
             slope = slopes[..., index, *here].unsqueeze(-3)
             result[..., *here].addcmul_(sign, slope)
             result[..., *there].addcmul_(sign, slope, value=-1)
         return result, None
-
-
-def _ends(height: int, width: int, offset: tuple[int, int]) -> tuple[tuple[slice, slice], tuple[slice, slice]]:
-    """Rows and columns of all pixels whose neighbour lies in the grid, and those of the neighbours."""
-    dy, dx = offset
-    rows, columns = max(0, height - dy), max(0, width - abs(dx))
-    left, right = max(0, -dx), max(0, dx)
-    here = slice(0, rows), slice(left, left + columns)
-    there = slice(dy, dy + rows), slice(right, right + columns)
-    return here, there
