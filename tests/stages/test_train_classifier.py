@@ -1,4 +1,6 @@
+import dataclasses
 import json
+import shutil
 from typing import Any
 
 import numpy as np
@@ -6,12 +8,26 @@ import pytest
 import torch
 
 from tag2mask.data.view import IMAGE, to_view, whole_view
+from tag2mask.engine.fingerprint import fingerprint
 from tag2mask.engine.system import Position
+from tag2mask.errors import SettingsError
 from tag2mask.evaluation.classification import average_precision
-from tag2mask.networks.inference import normalise
+from tag2mask.losses.cam_consistency import cam_consistency_loss
+from tag2mask.losses.classification import multi_label_loss
+from tag2mask.networks.inference import ScaleSettings, normalise
 from tag2mask.networks.model_file import read_header
-from tag2mask.stages.train_classifier import ClassifierSystem, ScoreClassifier, TrainClassifier
+from tag2mask.settings import canonical
+from tag2mask.stages.activation_maps import ActivationMapSettings, activation_maps
+from tag2mask.stages.train_classifier import (
+    ClassifierHeadSettings,
+    ClassifierSettings,
+    ClassifierSystem,
+    ScoreClassifier,
+    TrainClassifier,
+    train_classifier,
+)
 from tag2mask.stages.views import load_photograph
+from tests.builders import file_bytes
 from tests.stages.conftest import Finished
 
 
@@ -114,3 +130,111 @@ def test_tags_alone_are_read(finished: Finished) -> None:
     stage = finished.stage(TrainClassifier)
     assert all(sample.mask is None for sample in stage.samples(finished.env))
     assert any(sample.tags for sample in stage.samples(finished.env))
+
+
+HEAD = ClassifierHeadSettings(width=8, dilations=(2, 3), cam_weight=0.5)
+
+
+def with_blocks(finished: Finished, **changes: Any) -> TrainClassifier:
+    """The finished run's classifier with dilated blocks beside its own."""
+    head = dataclasses.replace(HEAD, **changes)
+    return train_classifier(dataclasses.replace(finished.settings.classifier, head=head))
+
+
+def test_losses_with_dilated_blocks(finished: Finished) -> None:
+    system = with_blocks(finished).system(finished.env)
+    assert isinstance(system, ClassifierSystem)
+    system.eval()
+    batch = {"image": torch.randn(2, 3, 64, 64), "tags": torch.tensor([[1.0, 0.0], [0.0, 0.0]])}
+    with torch.no_grad():
+        losses = system(batch, Position(0, 1, 0, 0))
+        features = system.network.backbone(batch["image"])
+        maps = [block(features) for block in (system.network.head, *system.dilated)]
+        blocks = [multi_label_loss(each.mean((2, 3)), batch["tags"]) for each in maps]
+    assert losses.keys() == {"classification", "cam"}
+    # The cross-entropies of three blocks are added up, not averaged (eq. 2.1).
+    expected = sum(float(total / count) for total, count in blocks)
+    assert float(losses["classification"][0] / losses["classification"][1]) == pytest.approx(expected, rel=1e-5)
+    difference, count = cam_consistency_loss(maps[0], torch.stack(maps[1:]), batch["tags"])
+    assert float(losses["cam"][0]) == pytest.approx(0.5 * float(difference), rel=1e-5)
+    assert int(losses["cam"][1]) == int(count)
+
+
+def test_the_cam_loss_moves_the_standard_block_alone(finished: Finished) -> None:
+    system = with_blocks(finished).system(finished.env)
+    assert isinstance(system, ClassifierSystem)
+    batch = {"image": torch.randn(2, 3, 64, 64), "tags": torch.ones(2, 2)}
+    losses = system(batch, Position(0, 1, 0, 0))
+    losses["cam"][0].backward(retain_graph=True)
+    assert all(parameter.grad is None or not parameter.grad.any() for parameter in system.dilated.parameters())
+    assert any(parameter.grad is not None and parameter.grad.any() for parameter in system.network.head_parameters())
+    losses["classification"][0].backward()
+    assert all(parameter.grad is not None and parameter.grad.any() for parameter in system.dilated.parameters())
+
+
+def test_new_layers_of_all_blocks_learn_at_the_heads_rate(finished: Finished) -> None:
+    system = with_blocks(finished).system(finished.env)
+    assert isinstance(system, ClassifierSystem)
+    _, head = system.parameter_groups()["network"]
+    assert head.multiplier == finished.settings.classifier.training.head_multiplier
+    new = [*system.network.head.parameters(), *system.dilated.parameters()]
+    assert [id(parameter) for parameter in head.parameters] == [id(parameter) for parameter in new]
+    assert len(new) == 3 * 6
+
+
+class Killed(TrainClassifier):
+    """Dies while its second epoch's last example is made."""
+
+    def open(self, env: Any) -> Any:
+        load, last = super().open(env), self.samples(env)[-1].id
+
+        def example(sample: Any, epoch: int) -> dict[str, Any]:
+            if (sample.id, epoch) == (last, 1):
+                raise RuntimeError("killed")
+            return load(sample, epoch)
+
+        return example
+
+
+def test_dilated_blocks_are_in_the_checkpoint_and_not_in_the_model(finished: Finished) -> None:
+    stage, env = with_blocks(finished), finished.env
+    stage.run(env)
+    header, network = read_header(stage.model_path(env)), stage.load(env)
+    assert header.head == {"width": 8}
+    assert network.width == 8
+    assert {name.partition(".")[0] for name in network.state_dict()} == {"backbone", "head"}
+    assert len([name for name in network.state_dict() if name.startswith("head.")]) == 6
+    assert activation_maps(stage, ActivationMapSettings(inference=ScaleSettings(long_side=64))).open(env)(
+        stage.samples(env)[0]
+    )
+    whole = file_bytes(stage.folder(env))
+    shutil.rmtree(stage.folder(env))
+    killed = Killed(stage.settings)
+    with pytest.raises(RuntimeError, match="killed"):
+        killed.run(env)
+    assert (killed.folder(env) / "checkpoint.pt").is_file()
+    stage.run(env)
+    assert file_bytes(stage.folder(env)) == whole
+
+
+def test_the_head_leaves_fingerprints_of_before_alone() -> None:
+    """As before there was a `head`: in none of its forms does the default appear."""
+    settings = ClassifierSettings()
+    before = {"backbone", "views", "dropout", "training"}
+    assert canonical(settings, for_fingerprint=True).keys() == before
+    assert canonical(dataclasses.replace(settings, head=HEAD), for_fingerprint=True).keys() == before | {"head"}
+    assert fingerprint(settings) == fingerprint({name: getattr(settings, name) for name in before})
+
+
+@pytest.mark.parametrize(
+    ("wrong", "told"),
+    [
+        ({"dilations": (3, 6)}, r"classifier\.head\.dilations: \[3, 6\] need a head\.width above 0"),
+        ({"width": 8, "dilations": (0,)}, r"classifier\.head\.dilations: \[0\] must be above 0"),
+        ({"width": -1}, "width and cam_weight must not be negative"),
+        ({"cam_weight": -0.1}, "width and cam_weight must not be negative"),
+    ],
+)
+def test_impossible_heads(wrong: dict[str, Any], told: str) -> None:
+    with pytest.raises(SettingsError, match=told):
+        ClassifierHeadSettings(**wrong)

@@ -39,8 +39,7 @@ def gradient_saliency(network: Classifier, images: Tensor, block: str, *, median
     with torch.enable_grad():
         features = features.detach().requires_grad_()
         last = network.backbone.forward_from(features, block)
-        # The classifier itself pools first, too, which is the same: its last layer is linear.
-        scores = network.head(last.mean((2, 3), keepdim=True))
+        scores = network.scores(last)
         (gradient,) = torch.autograd.grad(scores.sum(), features, allow_unused=True)
     if gradient is None:
         raise ValueError(f"no gradient reaches block '{block}': a block after it is frozen")

@@ -32,8 +32,8 @@ class ModelHeader:
         kind: "classifier", "segmenter" or "affinity".
         classes: names of the foreground classes.
         backbone: timm's name, output stride and block of the features.
-        head: settings of the segmentation head, or an AffinityNet's blocks, widths and grid stride; empty for a
-            classifier.
+        head: settings of the segmentation head, or an AffinityNet's blocks, widths and grid stride; of a classifier the
+            width of its block, empty without one.
         inference: how the model is meant to be used on an image (scales and so on).
         weights: source and licence of the pretrained weights it started from.
         training: how it was trained, for people to read.
@@ -127,7 +127,7 @@ def _build(header: ModelHeader, output_stride: int | None) -> Network:
         weights="none",
     )
     if header.kind == "classifier":
-        return Classifier(backbone, len(header.classes))
+        return Classifier(backbone, len(header.classes), **header.head)
     if header.kind == "affinity":
         return AffinityNet(backbone, **header.head)
     settings = header.head | {"dilations": tuple(header.head["dilations"])}

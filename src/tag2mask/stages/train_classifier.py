@@ -1,13 +1,13 @@
 """Training the multi-label classifier on tags, and its score on photographs it has not seen."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from tag2mask.data.samples import Sample
 from tag2mask.engine.environment import Environment
@@ -18,15 +18,40 @@ from tag2mask.engine.workspace import reading_artifact
 from tag2mask.errors import SettingsError
 from tag2mask.evaluation.classification import classification_scores
 from tag2mask.evaluation.text import percent
+from tag2mask.losses.cam_consistency import cam_consistency_loss
 from tag2mask.losses.classification import multi_label_loss
-from tag2mask.networks.classifier import Classifier
+from tag2mask.networks.classifier import Classifier, ClassifierBlock, pooled
 from tag2mask.networks.inference import ScaleSettings, photograph_scales
 from tag2mask.networks.model_file import ModelHeader, load_model, save_model
 from tag2mask.plurals import plural
-from tag2mask.settings import canonical
+from tag2mask.settings import LATER, canonical
 from tag2mask.stages.backbone import BackboneSettings, backbone_and_head
 from tag2mask.stages.timing import seconds_per_image
 from tag2mask.stages.views import ViewSettings, change_colours, load_photograph, view_photograph
+
+
+@dataclass(frozen=True)
+class ClassifierHeadSettings:
+    """What gives the classifier's score maps (Kim, dissertation 2022, section 2.3.1).
+
+    Args:
+        width: hidden channels of a block of two 3x3 convolutions and a 1x1 one; 0 takes a 1x1 convolution alone.
+        dilations: of the first convolution of further blocks, which find what lies around an object's core and are
+            gone after training; empty for none.
+        cam_weight: of the loss that pulls the standard block's maps towards those of all blocks.
+    """
+
+    width: int = 0
+    dilations: tuple[int, ...] = ()
+    cam_weight: float = 0.1
+
+    def __post_init__(self) -> None:
+        if self.width < 0 or self.cam_weight < 0:
+            raise SettingsError("classifier.head: width and cam_weight must not be negative")
+        if self.dilations and not self.width:
+            raise SettingsError(f"classifier.head.dilations: {list(self.dilations)} need a head.width above 0")
+        if self.dilations and min(self.dilations) < 1:
+            raise SettingsError(f"classifier.head.dilations: {list(self.dilations)} must be above 0")
 
 
 @dataclass(frozen=True)
@@ -36,14 +61,16 @@ class ClassifierSettings:
     Args:
         backbone: the pretrained network under it.
         views: sizes and crops in training.
-        dropout: probability on the pooled features.
+        dropout: probability on the pooled features, or after the hidden layers of the head's blocks.
         training: optimiser and length.
+        head: what gives the score maps.
     """
 
     backbone: BackboneSettings = field(default_factory=BackboneSettings)
     views: ViewSettings = field(default_factory=ViewSettings)
     dropout: float = 0.0
     training: TrainingSettings = field(default_factory=TrainingSettings)
+    head: ClassifierHeadSettings = field(default_factory=ClassifierHeadSettings, metadata=LATER)
 
     def __post_init__(self) -> None:
         if not 0 <= self.dropout < 1:
@@ -51,20 +78,47 @@ class ClassifierSettings:
 
 
 class ClassifierSystem(System):
-    """The classifier and its binary cross-entropy."""
+    """The classifier and its binary cross-entropy; with dilated blocks theirs too, and the CAM loss.
 
-    def __init__(self, network: Classifier, head_multiplier: float) -> None:
+    Kim, dissertation 2022, eq. 2.1 to 2.3: cross-entropies of all blocks are summed, each a mean over classes.
+
+    Args:
+        network: the classifier.
+        dilated: blocks beside the classifier's own, on the same features.
+        cam_weight: of the CAM loss.
+        head_multiplier: learning rate of all new layers, as a multiple of the backbone's.
+    """
+
+    def __init__(
+        self,
+        network: Classifier,
+        head_multiplier: float,
+        dilated: Iterable[ClassifierBlock] = (),
+        cam_weight: float = 0,
+    ) -> None:
         super().__init__()
         self.network = network
+        self.dilated = nn.ModuleList(dilated)
+        self.cam_weight = cam_weight
         self.head_multiplier = head_multiplier
 
     def forward(self, batch: Batch, position: Position) -> Losses:
-        return {"classification": multi_label_loss(self.network(batch["image"]), batch["tags"])}
+        tags = batch["tags"]
+        if not self.dilated:
+            return {"classification": multi_label_loss(self.network(batch["image"]), tags)}
+        features = self.network.backbone(batch["image"])
+        maps = torch.stack([block(features) for block in (self.network.head, *self.dilated)])
+        # One sum over the blocks, one count: the mean over photographs and classes of each block, added up.
+        total, _ = multi_label_loss(pooled(maps.flatten(0, 1)), tags.repeat(len(maps), 1))
+        difference, count = cam_consistency_loss(maps[0], maps[1:], tags)
+        return {
+            "classification": (total, tags.new_tensor(tags.numel())),
+            "cam": (self.cam_weight * difference, count),
+        }
 
     def parameter_groups(self) -> dict[str, list[ParameterGroup]]:
-        return {
-            "network": backbone_and_head(self.network.backbone, self.network.head_parameters(), self.head_multiplier)
-        }
+        new = [*self.network.head_parameters(), *self.dilated.parameters()]
+        return {"network": backbone_and_head(self.network.backbone, new, self.head_multiplier)}
 
 
 class TrainClassifier(TrainingStage):
@@ -87,8 +141,13 @@ class TrainClassifier(TrainingStage):
 
     def system(self, env: Environment) -> System:
         backbone = self.settings.backbone.create(env.runtime.seed)
-        network = Classifier(backbone, len(env.dataset.classes), dropout=self.settings.dropout)
-        return ClassifierSystem(network, self.settings.training.head_multiplier)
+        classes, dropout, head = len(env.dataset.classes), self.settings.dropout, self.settings.head
+        network = Classifier(backbone, classes, dropout=dropout, width=head.width)
+        dilated = [
+            ClassifierBlock(backbone.channels, classes, width=head.width, dilation=dilation, dropout=dropout)
+            for dilation in head.dilations
+        ]
+        return ClassifierSystem(network, self.settings.training.head_multiplier, dilated, head.cam_weight)
 
     def open(self, env: Environment) -> Callable[[Sample, int], dict[str, Any]]:
         views, seed = self.settings.views, env.runtime.seed
@@ -115,7 +174,7 @@ class TrainClassifier(TrainingStage):
             kind="classifier",
             classes=env.dataset.classes,
             backbone=self.settings.backbone.architecture,
-            head={},
+            head={"width": network.width} if network.width else {},
             inference=canonical(ScaleSettings(long_side=self.settings.views.crop)),
             weights=self.settings.backbone.licence,
             training=canonical(self.settings),
