@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tag2mask.errors import DataError, SettingsError
-from tag2mask.evidence.class_pattern import ClassStatistics, orient, principal_components, project
+from tag2mask.evidence.class_pattern import ClassStatistics, orient, pattern_labels, principal_components, project
 
 CLASSES, DIMENSIONS = 5, 12
 Floats = npt.NDArray[np.floating[Any]]
@@ -357,3 +357,34 @@ def test_cuda_counts_what_the_cpu_counts() -> None:
     components = principal_components(statistics.covariance(1))[1]
     assert components.is_cuda
     assert orient(components[0], statistics.cam_covariance(1)).is_cuda
+
+
+@pytest.mark.parametrize("kind", ["numpy", "torch"])
+def test_algorithm_1(kind: str) -> None:
+    #                        none  first  second  both  zero counts as none
+    maps = np.array([[[-1.0, 2.0, -0.5, 1e-9, 0.0]], [[-2.0, -3.0, 4.0, 5.0, 0.0]]])
+    given = maps if kind == "numpy" else torch.from_numpy(maps).requires_grad_()
+    labels = pattern_labels(given, (3, 17))
+    assert type(labels) is (np.ndarray if kind == "numpy" else torch.Tensor)
+    assert np.asarray(labels).dtype == np.uint8
+    assert np.asarray(labels).tolist() == [[0, 3, 17, 255, 0]]
+
+
+def test_algorithm_1_without_classes_is_background_and_three_claims_are_uncertain() -> None:
+    assert pattern_labels(np.zeros((0, 2, 3)), ()).tolist() == [[0, 0, 0], [0, 0, 0]]
+    assert pattern_labels(np.ones((3, 1, 1)), (100, 200, 254)).tolist() == [[255]]
+    assert pattern_labels(np.ones((1, 1, 1)), (254,)).tolist() == [[254]]
+
+
+@pytest.mark.parametrize(
+    ("maps", "class_ids", "message"),
+    [
+        (np.zeros((2, 3, 3)), [1], r"maps must have shape \(1, H, W\), not \(2, 3, 3\)"),
+        (np.zeros((3, 3)), [1, 2, 3], r"maps must have shape \(3, H, W\), not \(3, 3\)"),
+        (np.zeros((1, 3, 3)), [0], "must lie between 0 and 255"),
+        (np.zeros((1, 3, 3)), [255], "must lie between 0 and 255"),
+    ],
+)
+def test_maps_of_other_shapes_are_refused(maps: Floats, class_ids: list[int], message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        pattern_labels(maps, class_ids)

@@ -37,8 +37,20 @@ def merge_score_maps(maps: Sequence[Tensor], size: tuple[int, int], rule: Rule =
         merged = one if merged is None else join(merged, one)
     if merged is None:
         raise ValueError("merge_score_maps needs at least one scale")
-    peak = merged.amax((1, 2), keepdim=True)
-    return torch.where(peak > 0, merged / peak.clamp(min=torch.finfo(peak.dtype).tiny), torch.zeros_like(merged))
+    return by_maximum(merged)
+
+
+def by_maximum(maps: Tensor) -> Tensor:
+    """Maps divided by their own maxima (Kim eq. 1.11).
+
+    Args:
+        maps: floats (..., h, w), not negative.
+
+    Returns:
+        (..., h, w) in [0, 1]; all zero where a map is nowhere positive.
+    """
+    peak = maps.amax((-2, -1), keepdim=True)
+    return torch.where(peak > 0, maps / peak.clamp(min=torch.finfo(peak.dtype).tiny), torch.zeros_like(maps))
 
 
 def cam_labels(

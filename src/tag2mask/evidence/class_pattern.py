@@ -2,7 +2,7 @@
 
 Luo & Yang, "Learning Saliency-Free Model with Generic Features for Weakly-Supervised Semantic Segmentation" (AAAI
 2020). `ClassStatistics` gathers means and covariances of all classes in one pass; `principal_components`, `orient` and
-`project` make patterns and maps of them.
+`project` make patterns and maps of them, `pattern_labels` masks of the maps.
 """
 
 import math
@@ -16,6 +16,7 @@ import torch
 from scipy.linalg import blas, eigh
 from torch import Tensor
 
+from tag2mask.data.classes import BACKGROUND, UNLABELLED
 from tag2mask.errors import DataError, SettingsError
 
 Array = npt.NDArray[Any] | Tensor
@@ -385,6 +386,33 @@ def project(features: ArrayT, mean: Array, component: Array) -> ArrayT:
         )
     heights = (values.double() @ direction - centre @ direction).float()
     return heights if isinstance(features, Tensor) else heights.numpy()
+
+
+def pattern_labels(maps: ArrayT, class_ids: Sequence[int]) -> ArrayT:
+    """Masks from the maps of a photograph's tagged classes (Luo & Yang, algorithm 1).
+
+    A pixel where no map is positive is background, one where exactly one is belongs to that class, and one where
+    several are is uncertain, which is left unlabelled.
+
+    Args:
+        maps: floats (P, H, W), q of each tagged class as `project` gives it, at the size of the mask.
+        class_ids: the P classes, each from 1 to 254.
+
+    Returns:
+        uint8 (H, W): 0, a class id or 255; the kind and device of `maps`. Without maps all is background.
+
+    Raises:
+        DataError: the maps are not (P, H, W) of P classes, or an id is none of a class.
+    """
+    if maps.ndim != 3 or len(maps) != len(class_ids):
+        raise DataError(f"maps must have shape ({len(class_ids)}, H, W), not {tuple(maps.shape)}")
+    if any(not BACKGROUND < class_id < UNLABELLED for class_id in class_ids):
+        raise DataError(f"class_ids {list(class_ids)} must lie between {BACKGROUND} and {UNLABELLED}")
+    positive = _tensor(maps) > 0
+    ids = torch.tensor(list(class_ids), dtype=torch.long, device=positive.device)
+    # Where one map alone is positive, the sum is its class; elsewhere it is not used.
+    labels = (positive * ids[:, None, None]).sum(0).masked_fill(positive.sum(0) > 1, UNLABELLED).to(torch.uint8)
+    return labels if isinstance(maps, Tensor) else labels.numpy()
 
 
 def _tensor(values: Array) -> Tensor:

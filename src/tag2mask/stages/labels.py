@@ -1,5 +1,6 @@
 """Stages whose artifact is one mask per photograph."""
 
+from collections.abc import Sequence
 from typing import ClassVar
 
 import numpy as np
@@ -16,6 +17,7 @@ from tag2mask.engine.environment import Environment
 from tag2mask.engine.stage import PerImageStage
 from tag2mask.engine.workspace import reading_artifact
 from tag2mask.errors import DataError
+from tag2mask.refine.dense_crf import label_probabilities
 from tag2mask.stages.saliency_maps import saliency_source, saliency_used
 
 
@@ -56,6 +58,24 @@ def encode_labels(sample: Sample, labels: npt.NDArray[np.uint8]) -> bytes:
     found = set(np.unique(labels).tolist())
     assert found <= allowed, f"{sample.id}: labels {sorted(found - allowed)} are not among the tags"
     return encode_mask(labels)
+
+
+def labels_as_probabilities(
+    labels: npt.NDArray[np.uint8], class_ids: Sequence[int], confidence: float
+) -> npt.NDArray[np.float32]:
+    """A mask of a few classes as what the dense CRF starts from, `label_probabilities` of these classes alone.
+
+    Args:
+        labels: uint8 (H, W), one of the ids or 255 in every pixel.
+        class_ids: the K ids, background among them, in the order wanted.
+        confidence: probability of a pixel's label.
+
+    Returns:
+        float32 (K, H, W), summing to 1 over the classes.
+    """
+    index = np.full(UNLABELLED + 1, UNLABELLED, dtype=np.uint8)
+    index[list(class_ids)] = np.arange(len(class_ids))
+    return label_probabilities(index[labels], len(class_ids), confidence=confidence)
 
 
 def read_truth(sample: Sample, classes: int) -> npt.NDArray[np.uint8]:

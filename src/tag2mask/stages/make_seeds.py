@@ -8,17 +8,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tag2mask.data.classes import BACKGROUND, UNLABELLED
+from tag2mask.data.classes import BACKGROUND
 from tag2mask.data.images import read_image
 from tag2mask.data.samples import Sample
 from tag2mask.engine.environment import Environment
 from tag2mask.engine.stage import Estimate
 from tag2mask.errors import SettingsError
 from tag2mask.evidence.cam import background_power, cam_labels
-from tag2mask.refine.dense_crf import label_probabilities
 from tag2mask.stages.activation_maps import ActivationMaps, MakeActivationMaps
 from tag2mask.stages.crf import CRFSettings
-from tag2mask.stages.labels import LabelStage, encode_labels
+from tag2mask.stages.labels import LabelStage, encode_labels, labels_as_probabilities
 
 
 @dataclass(frozen=True)
@@ -115,18 +114,14 @@ class RefineSeeds(LabelStage):
         def make(sample: Sample) -> bytes:
             ids = np.array([BACKGROUND, *sample.tags], dtype=np.uint8)
             if self.settings.unary == "labels":
-                probabilities = self._from_labels(self.seeds.load(env, sample.id), ids)
+                seeds = self.seeds.load(env, sample.id)
+                probabilities = labels_as_probabilities(seeds, ids.tolist(), self.settings.confidence)
             else:
-                probabilities = self._from_scores(self.cams.load(env, sample.id))
-            refined = self.settings.crf.apply(read_image(sample.image), probabilities.numpy())
+                probabilities = self._from_scores(self.cams.load(env, sample.id)).numpy()
+            refined = self.settings.crf.apply(read_image(sample.image), probabilities)
             return encode_labels(sample, ids[refined.argmax(0)])
 
         return make
-
-    def _from_labels(self, seeds: np.ndarray, ids: np.ndarray) -> Tensor:
-        index = np.full(UNLABELLED + 1, UNLABELLED, dtype=np.uint8)
-        index[ids] = np.arange(len(ids))
-        return torch.as_tensor(label_probabilities(index[seeds], len(ids), confidence=self.settings.confidence))
 
     def _from_scores(self, cams: ActivationMaps) -> Tensor:
         maps = cams.at_size()
