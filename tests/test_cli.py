@@ -9,7 +9,7 @@ from tag2mask import __version__
 from tag2mask.cli import main
 from tests.builders import write_shapes
 
-METHOD_NAMES = "cam, sec, dsrg, psa, ssdd, superpixel, supervised"
+METHOD_NAMES = "cam, sec, dsrg, psa, ssdd, dcp, masking, superpixel, rrm, aalr, supervised"
 
 
 @pytest.mark.parametrize("words", [["--help"], ["run", "--help"], ["run", "cam", "--help"], ["predict", "--help"]])

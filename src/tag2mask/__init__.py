@@ -27,6 +27,7 @@ _HOMES = {
     "check_data": "tag2mask.data.check",
     "convert_data": "tag2mask.data.convert",
     "superpixels": "tag2mask.photograph_verbs",
+    "study_dcp": "tag2mask.study_verbs",
     "study_superpixels": "tag2mask.study.superpixels.verb",
     "dense_crf": "tag2mask.refine.dense_crf",
     "Tag2MaskError": "tag2mask.errors",
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
     from tag2mask.photograph_verbs import superpixels as superpixels
     from tag2mask.refine.dense_crf import dense_crf as dense_crf
     from tag2mask.study.superpixels.verb import study_superpixels as study_superpixels
+    from tag2mask.study_verbs import study_dcp as study_dcp
     from tag2mask.verbs import demo as demo
     from tag2mask.verbs import evaluate as evaluate
     from tag2mask.verbs import list_backbones as list_backbones

@@ -42,3 +42,42 @@ def test_an_error_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     assert told.startswith("tag2mask: error: ")
     assert told.count("\n") == 1
     assert "true masks" in told
+
+
+@pytest.mark.parametrize(
+    ("words", "machine"), [("", {}), ("--device cpu --threads 1", {"device": "cpu", "threads": 1})]
+)
+def test_options_reach_the_study_of_dcp(
+    words: str, machine: dict[str, Any], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    seen: dict[str, Any] = {}
+
+    def fake(data: str, **given: Any) -> SimpleNamespace:
+        seen.update(given, data=data)
+        return SimpleNamespace(folder=Path("there"), report=Path("there/report.html"))
+
+    monkeypatch.setattr("tag2mask.study_verbs.study_dcp", fake)
+    words += " --data d --workspace w --out there --blocks a b --classes dog sheep --photographs 3 --train_list l"
+    assert main(["study", "dcp", *words.split()]) == 0
+    # A machine's setting that is not given is the configuration's.
+    assert seen == machine | {
+        "data": "d",
+        "workspace": "w",
+        "out": "there",
+        "config": "small/dcp",
+        "blocks": ["a", "b"],
+        "classes": ["dog", "sheep"],
+        "photographs": 3,
+        "layout": "auto",
+        "train_list": "l",
+    }
+    assert "there/report.html" in capsys.readouterr().out
+
+
+def test_an_unknown_block_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    root = write_shapes(tmp_path / "data")
+    words = ["--data", str(root), "--workspace", str(tmp_path / "w"), "--blocks", "blocks.77"]
+    assert main(["study", "dcp", *words]) == 2
+    told = capsys.readouterr().err
+    assert told.startswith("tag2mask: error: unknown block")
+    assert told.count("\n") == 1

@@ -43,6 +43,17 @@ RESULTS = {
         "pseudo_labels",
         "val",
     ],
+    "dcp": [
+        "classifier",
+        "cam_curve",
+        "patterns",
+        "pattern_labels",
+        "pseudo_labels",
+        "val_first",
+        "retrain_labels",
+        "val",
+    ],
+    "masking": ["classifier", "cam_curve", "saliency", "val"],
 }
 GROWING = ["dsrg", "superpixel"]
 ONLINE = {"dsrg": "grown", "superpixel": "grown", "ssdd": "dynamic"}
@@ -184,6 +195,13 @@ CHANGES: list[tuple[str, dict[str, Any]]] = [
     ("ssdd", {"dynamic.pair.bias": -1.0}),
     ("ssdd", {"dynamic.second_pair": "ssdd2"}),
     ("ssdd", {"dynamic.difference.low_level": False}),
+    ("dcp", {"patterns.block": "blocks.3"}),
+    ("dcp", {"patterns.photographs_per_class": 1}),
+    ("dcp", {"retrain.enabled": False}),
+    ("masking", {"attention.enabled": False}),
+    ("masking", {"attention.paths": 1}),
+    ("masking", {"classifier.head.dilations": []}),
+    ("masking", {"saliency_labels.refine": False}),
 ]
 
 

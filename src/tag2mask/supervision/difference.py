@@ -151,7 +151,7 @@ class DynamicRefinement(nn.Module):
         with torch.no_grad():
             scores = _tagged(main.scores, present)
             m_seg = mask(scores)
-            m_crf = mask(self.refined(scores.softmax(1), present, inside, image_on_grid))
+            m_crf = mask(self.crf.of_tagged(image_on_grid, scores.softmax(1), present, inside))
             m_sub = mask(_tagged(sub.scores, present))
         d_seg, d_crf = self.difference_crf.pair(self.difference_crf.shared(main.hidden, early), m_seg, m_crf)
         ssdd1 = self._refine(m_seg, m_crf, d_seg, d_crf, present)
@@ -207,25 +207,6 @@ class DynamicRefinement(nn.Module):
             "difference_crf": _quarter(crf_terms),
             "difference_seed": _quarter(seed_terms),
         }
-
-    def refined(self, probabilities: Tensor, present: Tensor, inside: Tensor, image_on_grid: Tensor) -> Tensor:
-        """p_crf1: probabilities after the CRF, absent classes 0.
-
-        Absent classes are taken out before the CRF: with a probability of 0 its unary's floor would let them take part.
-        Photographs with equally many tags are solved together.
-
-        Args:
-            probabilities: (N, C, h, w), those of absent classes 0.
-            present, inside, image_on_grid: as for `forward`.
-        """
-        refined = torch.zeros_like(probabilities)
-        counts = present.sum(1)
-        for count in counts.unique().tolist():
-            rows = (counts == count).nonzero()[:, 0]
-            ids = present[rows].nonzero()[:, 1].view(-1, count, 1, 1).expand(-1, -1, *probabilities.shape[2:])
-            solved = self.crf(image_on_grid[rows], probabilities[rows].gather(1, ids), inside[rows])
-            refined[rows] = refined[rows].scatter(1, ids, solved)
-        return refined
 
     def _refine(self, before: Tensor, after: Tensor, d_before: Tensor, d_after: Tensor, present: Tensor) -> Tensor:
         return refine_pair(

@@ -97,6 +97,33 @@ class SoftmaxCRF(nn.Module):
             refined[index][:, *window] = answer
         return refined
 
+    def of_tagged(self, images: Tensor, probabilities: Tensor, present: Tensor, inside: Tensor) -> Tensor:
+        """The CRF of each photograph's tagged classes and background alone, without gradient.
+
+        Absent classes are taken out before the CRF: with a probability of 0 its unary's floor would let them take part.
+        Photographs with equally many tags are solved together.
+
+        Args:
+            images: as for `forward`.
+            probabilities: (N, C, h, w), those of absent classes 0; sums over classes 1.
+            present: the classes that tags name, bool (N, C), background, which is always there, first.
+            inside: as for `forward`.
+
+        Returns:
+            float32 (N, C, h, w), sums over classes 1, absent classes 0.
+
+        Raises:
+            DataError, SettingsError: see `forward`.
+        """
+        refined = torch.zeros_like(probabilities, dtype=torch.float32)
+        counts = present.sum(1)
+        for count in counts.unique().tolist():
+            rows = (counts == count).nonzero()[:, 0]
+            ids = present[rows].nonzero()[:, 1].view(-1, count, 1, 1).expand(-1, -1, *probabilities.shape[2:])
+            solved = self(images[rows], probabilities[rows].gather(1, ids), inside[rows])
+            refined[rows] = refined[rows].scatter(1, ids, solved)
+        return refined
+
     def _solved(self, photographs: Any, probabilities: Any) -> Any:
         """A batch, or a list of photographs of different sizes."""
         return dense_crf(

@@ -1,18 +1,17 @@
 """The study's figures: curves of the scores, and superpixels of a few photographs."""
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
-from tag2mask.data.images import read_image
 from tag2mask.data.label_maps import draw_label_map
 from tag2mask.data.layers import RGB, HeatMap
 from tag2mask.data.samples import Sample
 from tag2mask.engine.environment import Environment
-from tag2mask.evaluation.pictures import contact_sheet, evenly_spread, plot_lines, save_sheet
+from tag2mask.evaluation.pictures import evenly_spread, plot_lines
+from tag2mask.study.figures import Figure, draw_sheet
 from tag2mask.study.superpixels.contenders import HIGHEST, NCUT, OURS, Row, Study, nearest_parameter
 from tag2mask.study.superpixels.stages import MATCHED, Maps, SuperpixelMaps
 
@@ -22,21 +21,6 @@ FEW, MANY = (10, 15), (50, 80)
 _TAUS_OF_RULES, _TAUS_ALONE = 3, 5  # columns of figures with two rules and with one
 _DARKEST, _BRIGHTEST = 40, 255  # grey of the superpixels found last and first
 _UE, _ASA = "undersegmentation_error", "achievable_accuracy"
-
-
-@dataclass(frozen=True)
-class Figure:
-    """A picture on the page.
-
-    Args:
-        title: what it shows.
-        text: how to read it.
-        path: the file.
-    """
-
-    title: str
-    text: str
-    path: Path
 
 
 def draw_figures(study: Study, rows: Sequence[Row], env: Environment, folder: Path) -> list[Figure]:
@@ -95,16 +79,13 @@ def _sheets(study: Study, env: Environment, folder: Path) -> Iterator[Figure]:
     more = [taus[index] for index in evenly_spread(_TAUS_ALONE, len(taus))]
 
     def sheet(file: str, titles: Sequence[str], pictures: Callable[[Sample, RGB], list[tuple[RGB, str]]]) -> Path:
-        drawn, captions = [], []
-        for sample in samples:
-            image = read_image(sample.image)
-            cells = pictures(sample, image)
-            drawn.append([image, *(picture for picture, _ in cells)])
-            told = ", ".join(text for _, text in cells if text)
-            captions.append(f"{sample.id}{f': {told} superpixels' if told else ''}")
-        path = folder / file
-        save_sheet(path, contact_sheet(["photograph", *titles], drawn, captions))
-        return path
+        def cells(sample: Sample, image: RGB) -> tuple[list[RGB], str]:
+            drawn = pictures(sample, image)
+            told = ", ".join(text for _, text in drawn if text)
+            return [picture for picture, _ in drawn], f"{sample.id}{f': {told} superpixels' if told else ''}"
+
+        draw_sheet(folder / file, titles, samples, cells)
+        return folder / file
 
     compared = [each for each in study.contenders if each.group == "classic" or each.name == OURS]
     available = {each.name: each.maps for each in compared if each.maps is not None}

@@ -1,20 +1,15 @@
-"""Writes the study's page: one HTML file that opens anywhere and needs no network; and its tables as CSV."""
+"""Writes the study's page, and its tables as CSV."""
 
-import base64
 import csv
-import hashlib
 import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
-
-from tag2mask.durations import duration
 from tag2mask.files import write_bytes
+from tag2mask.study.figures import Figure
+from tag2mask.study.page import write_study_page
 from tag2mask.study.superpixels.contenders import Row
-from tag2mask.study.superpixels.figures import Figure
 
 COLUMNS = {
     "superpixels": "superpixels",
@@ -26,7 +21,6 @@ COLUMNS = {
 """Scores in the tables and their headings."""
 
 _BOUNDARIES = ("boundary_precision", "boundary_recall")
-_MEDIA_TYPES = {".png": "image/png", ".jpg": "image/jpeg"}
 
 
 def headings() -> list[str]:
@@ -80,30 +74,16 @@ def write_page(
         figures: the pictures, which become part of the file.
         stages: name and seconds of each.
     """
-    environment = Environment(
-        loader=PackageLoader(__package__, ""),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters.update(duration=duration, cells=cells, data_url=_data_url)
-    style = Path(__file__).with_name("page.css").read_text(encoding="utf-8")
-    digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
-    text = environment.get_template("page.html.jinja").render(
-        style=Markup(style),
-        # Nothing can be fetched, and nothing but the page's own style is let in.
-        policy=f"default-src 'none'; img-src data:; style-src 'sha256-{digest}'",
+    write_study_page(
+        path,
+        "superpixels/page.html.jinja",
+        title="Superpixel study",
         about=about,
         notes=notes,
+        figures=figures,
+        stages=stages,
+        filters={"cells": cells},
         headings=headings(),
         tables=tables,
         compared=compared,
-        figures=figures,
-        stages=stages,
     )
-    write_bytes(path, text.encode("utf-8", errors="xmlcharrefreplace"))
-
-
-def _data_url(path: Path) -> str:
-    return f"data:{_MEDIA_TYPES[path.suffix]};base64,{base64.b64encode(path.read_bytes()).decode()}"
