@@ -14,3 +14,11 @@ def test_equals_the_formula() -> None:
     value, count = multi_label_loss(scores, targets)
     assert abs(float(value) - total) < 1e-5
     assert int(count) == 4
+
+
+def test_half_precision_counts_right() -> None:
+    """81 classes of 5 photographs, which bfloat16 takes for 404."""
+    targets = torch.zeros(5, 81, dtype=torch.bfloat16)
+    value, count = multi_label_loss(torch.zeros(5, 81, dtype=torch.bfloat16), targets)
+    assert value.dtype == count.dtype == torch.float32
+    assert int(count) == 405

@@ -14,6 +14,7 @@ from tag2mask.errors import SettingsError
 from tag2mask.evaluation.classification import average_precision
 from tag2mask.losses.cam_consistency import cam_consistency_loss
 from tag2mask.losses.classification import multi_label_loss
+from tag2mask.networks.classifier import Classifier, ClassifierBlock
 from tag2mask.networks.inference import ScaleSettings, normalise
 from tag2mask.networks.model_file import read_header
 from tag2mask.settings import canonical
@@ -158,6 +159,16 @@ def test_losses_with_dilated_blocks(finished: Finished) -> None:
     difference, count = cam_consistency_loss(maps[0], torch.stack(maps[1:]), batch["tags"])
     assert float(losses["cam"][0]) == pytest.approx(0.5 * float(difference), rel=1e-5)
     assert int(losses["cam"][1]) == int(count)
+
+
+def test_mixed_precision_counts_right(finished: Finished) -> None:
+    """81 tags of 5 photographs, which bfloat16 takes for 404."""
+    backbone = finished.settings.classifier.backbone.create(0)
+    block = ClassifierBlock(backbone.channels, 81, width=8, dilation=2)
+    system = ClassifierSystem(Classifier(backbone, 81, width=8), 1.0, [block], 0.5)
+    batch = {"image": torch.zeros(5, 3, 32, 32), "tags": torch.zeros(5, 81, dtype=torch.bfloat16)}
+    losses = system(batch, Position(0, 1, 0, 0))
+    assert int(losses["classification"][1]) == 405
 
 
 def test_the_cam_loss_moves_the_standard_block_alone(finished: Finished) -> None:

@@ -15,6 +15,7 @@ from tag2mask.data.samples import Sample
 from tag2mask.engine.environment import Environment
 from tag2mask.engine.logs import read_log
 from tag2mask.engine.system import Position
+from tag2mask.engine.training import Trainer
 from tag2mask.errors import SettingsError
 from tag2mask.networks.inference import normalise
 from tag2mask.networks.model_file import load_model
@@ -193,6 +194,17 @@ def test_bfloat16_gives_about_the_same(finished: Finished, trained: TrainMasking
         assert half[name][0].dtype == torch.float32
         assert torch.allclose(half[name][0], total, rtol=0.05), name
         assert torch.equal(half[name][1], count)
+
+
+@pytest.mark.parametrize("side", [0, 48])
+def test_a_step_in_mixed_precision(finished: Finished, folder: Path, side: int) -> None:
+    """Which hands the photographs over in half precision, at the segmenter's size or at the classifier's own."""
+    stage, env = stage_of(finished, folder, AttentionSettings(side=side)), finished.env
+    torch.manual_seed(0)
+    runtime = dataclasses.replace(env.runtime, precision="bf16-mixed")
+    losses = Trainer(stage.system(env), stage.training(), runtime).step(batch_of(stage, env), POSITION, 1.0)
+    assert set(losses) == {"saliency", "attention"}
+    assert all(total.dtype == torch.float32 and 0 < float(total) < torch.inf for total, _ in losses.values())
 
 
 def test_scales_add_up_for_saliency_and_not_for_attention(finished: Finished, folder: Path) -> None:

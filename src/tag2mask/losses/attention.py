@@ -26,6 +26,8 @@ def draw_classes(present: Tensor, generators: Sequence[np.random.Generator], pat
 def attention_map(maps: Tensor, chosen: Tensor) -> Tensor:
     """F = 1 - sum over chosen classes of H_c: what of every pixel stays (Kim 2022, eq. 2.8).
 
+    In the type of the maps, under autocast too.
+
     Args:
         maps: H, probabilities (N, C + 1, h, w), background first, at any resolution.
         chosen: b, bool (N, C), or (paths, N, C) for several maps of each image.
@@ -33,7 +35,9 @@ def attention_map(maps: Tensor, chosen: Tensor) -> Tensor:
     Returns:
         in [0, 1], (N, h, w) or (paths, N, h, w).
     """
-    return 1 - torch.einsum("nchw,...nc->...nhw", maps[:, 1:], chosen.to(maps.dtype))
+    # Autocast would take F to half precision, and the sums in the gradient of its interpolation with it.
+    with torch.autocast(maps.device.type, enabled=False):
+        return 1 - torch.einsum("nchw,...nc->...nhw", maps[:, 1:], chosen.to(maps.dtype))
 
 
 def mask_image(image: Tensor, attention: Tensor) -> Tensor:

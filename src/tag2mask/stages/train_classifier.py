@@ -112,7 +112,7 @@ class ClassifierSystem(System):
         total, _ = multi_label_loss(pooled(maps.flatten(0, 1)), tags.repeat(len(maps), 1))
         difference, count = cam_consistency_loss(maps[0], maps[1:], tags)
         return {
-            "classification": (total, tags.new_tensor(tags.numel())),
+            "classification": (total, total.new_tensor(tags.numel())),
             "cam": (self.cam_weight * difference, count),
         }
 

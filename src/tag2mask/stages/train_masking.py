@@ -125,7 +125,8 @@ class Attention(nn.Module):
         side = self.settings.side
         if side in (0, images.shape[2]):
             return images
-        return nn.functional.interpolate(images, size=(side, side), mode="bilinear", antialias=True)
+        # Mixed precision hands half precision over, which antialiasing knows on no CPU.
+        return nn.functional.interpolate(images.float(), size=(side, side), mode="bilinear", antialias=True)
 
 
 class MaskingSystem(SegmentationSystem):
