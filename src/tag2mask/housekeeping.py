@@ -10,6 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
+from tag2mask.data.truth import FROM_TRUTH
 from tag2mask.engine.workspace import Workspace
 from tag2mask.errors import WorkspaceError, unknown_choice
 from tag2mask.evaluation.text import percent
@@ -313,11 +314,12 @@ def _listed_run(folder: Path, sizes: dict[str, int], *, locked: bool) -> ListedR
 def _headline(record: RunRecord) -> str:
     """The figure one asks for first: of the masks of val where there is truth, else of the classifier.
 
-    It says so where saliency was used, whose maker learnt from masks of other data.
+    It says so where saliency was used, whose maker learnt from masks of other data, or which is the ground truth.
     """
     figures = record.metrics
     if "mean_iou" in figures.get("val", {}):
-        mark = ", saliency" if figures["val"].get("saliency") else ""
+        saliency = figures["val"].get("saliency", "")
+        mark = ", TRUE saliency" if FROM_TRUTH in saliency else ", saliency" if saliency else ""
         return f"val mIoU {percent(figures['val']['mean_iou'])}{mark}"
     for values in figures.values():
         if "mean_average_precision" in values:

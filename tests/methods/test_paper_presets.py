@@ -515,6 +515,7 @@ for preset in ("rrm", "aalr"):
         (preset, "dense_energy.enabled", False, "RRM: optional"),
         (preset, "segmenter.backbone.name", "resnet38", "RRM"),
         (preset, "segmenter.head.kind", "dilated", "RRM"),
+        (preset, "segmenter.head.frozen_norm", True, "RRM: convolutions with a bias, no norm"),
         (preset, "prediction.use_crf", True, "RRM"),
     ]
 WORDS += [

@@ -41,9 +41,9 @@ def test_settings_reach_the_modules_and_with_them_the_fingerprint() -> None:
 @pytest.mark.parametrize(
     ("kind", "wrong", "message"),
     [
-        (OnlineCRFSettings, {"shrink": 0.0}, "shrink"),
-        (OnlineCRFSettings, {"unary": "linear"}, "log, flat"),
-        (OnlineCRFSettings, {"reference_side": 500}, "reference_side"),
+        (OnlineCRFSettings, {"shrink": 0.0}, r"^crf\.shrink: 0\.0"),
+        (OnlineCRFSettings, {"unary": "linear"}, r" crf\.unary .*log, flat"),
+        (OnlineCRFSettings, {"reference_side": 500}, r"^crf\.reference_side"),
         (OnlineCRFSettings, {"gaussian_sxy": 0.0}, "gaussian_sxy"),
         (RegionGrowingSettings, {"background_threshold": 1.1}, "background_threshold"),
         (RegionGrowingSettings, {"grow_on": "cam"}, "crf, softmax"),

@@ -204,7 +204,7 @@ def test_a_step_in_mixed_precision(finished: Finished, folder: Path, side: int) 
     runtime = dataclasses.replace(env.runtime, precision="bf16-mixed")
     losses = Trainer(stage.system(env), stage.training(), runtime).step(batch_of(stage, env), POSITION, 1.0)
     assert set(losses) == {"saliency", "attention"}
-    assert all(total.dtype == torch.float32 and 0 < float(total) < torch.inf for total, _ in losses.values())
+    assert all(total.dtype == torch.float32 and 0 < total.item() < torch.inf for total, _ in losses.values())
 
 
 def test_scales_add_up_for_saliency_and_not_for_attention(finished: Finished, folder: Path) -> None:
@@ -235,6 +235,15 @@ def test_without_attention_the_classifier_plays_no_part(finished: Finished, fold
         assert set(system.eval()(batch_of(stage, env), POSITION)) == {"saliency"}
     twin = stage_of(finished, folder, AttentionSettings(enabled=False, weight=5.0))
     assert twin.fingerprint(env) == stage.fingerprint(env)
+
+
+def test_rows_of_an_ablation_start_from_one_head(finished: Finished, folder: Path) -> None:
+    starts = []
+    for enabled in (True, False):
+        torch.manual_seed(0)
+        stage = stage_of(finished, folder, AttentionSettings(enabled=enabled, side=48))
+        starts.append(stage.system(finished.env).network.state_dict())
+    assert all(torch.equal(value, starts[1][name]) for name, value in starts[0].items())
 
 
 def test_settings_are_in_the_fingerprint(finished: Finished, folder: Path) -> None:

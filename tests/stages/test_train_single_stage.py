@@ -17,7 +17,7 @@ from tag2mask.losses.label_reassign import label_reassign
 from tag2mask.networks.model_file import load_model
 from tag2mask.networks.segmenter import HeadSettings, resize_scores
 from tag2mask.stages.growth import OnlineCRFSettings
-from tag2mask.stages.train_classifier import TrainClassifier
+from tag2mask.stages.train_classifier import ClassifierHeadSettings, TrainClassifier
 from tag2mask.stages.train_single_stage import (
     AdaptiveAffinitySettings,
     DenseEnergySettings,
@@ -63,6 +63,15 @@ def stage_of(finished: Finished, *, made: bool = True, segmenter: dict[str, Any]
     for needed in stage.inputs.values() if made else ():
         run_with_inputs(needed, finished.env)
     return stage
+
+
+def test_a_classifier_of_several_convolutions_is_refused(finished: Finished) -> None:
+    plain = finished.stage(TrainClassifier).settings
+    wide = TrainClassifier(dataclasses.replace(plain, head=ClassifierHeadSettings(width=8)))
+    parts = SingleStageParts(SingleStageSettings(grid_stride=4), ONLINE)
+    settings = dataclasses.replace(finished.settings.segmenter, head=HEAD)
+    with pytest.raises(SettingsError, match=r"classifier\.head\.width: 8 is not 0"):
+        train_single_stage(settings, parts, wide)
 
 
 def batch_of(stage: TrainSingleStage, env: Environment, count: int = 4) -> dict[str, Any]:

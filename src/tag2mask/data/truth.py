@@ -8,6 +8,9 @@ from tag2mask.data.problems import Problem, Report, raise_problem
 from tag2mask.data.samples import Sample
 from tag2mask.errors import DataError
 
+FROM_TRUTH = "the GROUND TRUTH, masks of these very photographs"
+"""What figures say of saliency that is the ground truth."""
+
 
 def read_true_mask(
     sample: Sample, size: tuple[int, int] | None, num_classes: int, report: Report = raise_problem

@@ -25,11 +25,11 @@ class OnlineCRFSettings(CRFSettings):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.shrink <= 0:
-            raise SettingsError(f"online_crf.shrink: {self.shrink} must be above 0")
+            raise SettingsError(f"crf.shrink: {self.shrink} must be above 0")
         if self.unary not in UNARIES:
-            raise SettingsError(unknown_choice("online_crf.unary", self.unary, UNARIES))
+            raise SettingsError(unknown_choice("crf.unary", self.unary, UNARIES))
         if self.reference_side:
-            raise SettingsError("online_crf.reference_side: leave it 0; shrink alone sets widths on the label grid")
+            raise SettingsError("crf.reference_side: leave it 0; shrink alone sets widths on the label grid")
 
     def module(self) -> SoftmaxCRF:
         """The CRF as a supervision's part."""

@@ -19,7 +19,7 @@ from tag2mask.data.classes import BACKGROUND, UNLABELLED
 from tag2mask.data.images import IMAGE_SUFFIXES, image_size, open_image
 from tag2mask.data.layers import HeatMap, MapLayer
 from tag2mask.data.samples import Sample
-from tag2mask.data.truth import read_true_mask
+from tag2mask.data.truth import FROM_TRUTH, read_true_mask
 from tag2mask.data.view import IMAGE, SCORES, to_view
 from tag2mask.engine.environment import Environment, SplitName
 from tag2mask.engine.stage import Estimate, Stage, map_threads, one_thread_each
@@ -116,7 +116,7 @@ class SaliencySettings:
         if self.source == "folder":
             return f"maps of the folder {self.place.name}, very likely made with masks of other data"
         if self.source == "truth":
-            return "the GROUND TRUTH, masks of these very photographs"
+            return FROM_TRUTH
         return ""
 
 

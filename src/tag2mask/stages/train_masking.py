@@ -1,5 +1,6 @@
 """Image masking's segmenter: it learns extent from saliency, and classes from what a classifier misses when erased."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -193,20 +194,22 @@ class TrainMasking(TrainSegmenter):
         return [super().identity(env), attention]
 
     def system(self, env: Environment) -> MaskingSystem:
-        return self._watched_by(self.classifier.load(env) if self.classifier is not None else None, env)
+        return self._watched_by(lambda classifier: classifier.load(env), env)
 
     def system_to_time(self, env: Environment) -> MaskingSystem:
-        if self.classifier is None:
-            return self._watched_by(None, env)
-        untrained = self.classifier.system(env).network
-        assert isinstance(untrained, Classifier)
+        def untrained(classifier: TrainClassifier) -> Classifier:
+            network = classifier.system(env).network
+            assert isinstance(network, Classifier)
+            return network
+
         return self._watched_by(untrained, env)
 
-    def _watched_by(self, classifier: Classifier | None, env: Environment) -> MaskingSystem:
+    def _watched_by(self, network_of: Callable[[TrainClassifier], Classifier], env: Environment) -> MaskingSystem:
+        # The segmenter comes first: its head is then drawn alike with a classifier and without.
         system = super().system_to_time(env)
         assert isinstance(system, MaskingSystem)
-        if classifier is not None:
-            system.attention = Attention(classifier, system.network.backbone, self.attention)
+        if self.classifier is not None:
+            system.attention = Attention(network_of(self.classifier), system.network.backbone, self.attention)
         return system
 
     def _system(self, network: Segmenter) -> MaskingSystem:

@@ -150,14 +150,15 @@ class SingleStageSettings:
 
     Args:
         start: "classifier", whose backbone and head the network starts from, or "pretrained".
-        segmentation_from: share of the steps after which the segmentation losses begin.
+        segmentation_from: share of the steps after which the segmentation losses begin; from "pretrained" 0.5 in the
+            paper, so that the CAMs have learnt something by then.
         dropout: probability on the features that the CAM head pools.
         grid_stride: pixels of the view per cell of the grid of AALR's two losses; a multiple of
             `segmenter.label_stride`.
     """
 
     start: Start = "classifier"
-    segmentation_from: float = 0.5
+    segmentation_from: float = 0.0
     dropout: float = 0.0
     grid_stride: int = 8
 
@@ -388,6 +389,12 @@ class TrainSingleStage(TrainSegmenter):
         self, segmenter: SegmenterSettings, parts: SingleStageParts, *, start: TrainClassifier | None = None
     ) -> None:
         _check(segmenter, parts)
+        if start is not None and start.settings.head.width:
+            # Labels are made while the head trains, and a wider one has dropout between its layers.
+            raise SettingsError(
+                f"classifier.head.width: {start.settings.head.width} is not 0; a single stage's CAMs come from one "
+                "convolution"
+            )
         self.parts = parts
         self.classifier = start
         super().__init__(None, segmenter, objective=Objective({}), start=start)
@@ -424,8 +431,7 @@ class TrainSingleStage(TrainSegmenter):
             raise SettingsError(
                 f"segmenter.backbone.block: '{trunk.block}' comes after '{backbone.block}', which the classifier reads"
             )
-        width = self.classifier.settings.head.width if self.classifier else 0
-        classifier = Classifier(backbone, network.classes - 1, dropout=self.parts.settings.dropout, width=width)
+        classifier = Classifier(backbone, network.classes - 1, dropout=self.parts.settings.dropout)
         return SingleStageSystem(
             network,
             CamBranch(trunk, classifier),
@@ -454,7 +460,7 @@ class TrainSingleStage(TrainSegmenter):
             kind="classifier",
             classes=env.dataset.classes,
             backbone=self._cam_backbone.architecture,
-            head={"width": classifier.width} if classifier.width else {},
+            head={},
             inference=canonical(ScaleSettings(long_side=self.settings.views.crop)),
             weights=self.settings.backbone.licence,
             training=canonical(self.settings),
