@@ -9,8 +9,8 @@ from tag2mask.stages.class_patterns import FeatureSettings, PatternSettings, cla
 from tag2mask.stages.evaluate import evaluate_labels
 from tag2mask.stages.pattern_labels import PatternRefinementSettings, pattern_labels, refined_pattern_labels
 from tag2mask.stages.pattern_maps import pattern_maps
-from tag2mask.stages.predict import PredictionSettings, predictions
-from tag2mask.stages.retrain import RetrainSettings, label_training_photographs, retrain
+from tag2mask.stages.predict import PredictionSettings
+from tag2mask.stages.retrain import RetrainSettings, plan_with_retraining
 from tag2mask.stages.train_classifier import ClassifierSettings, score_classifier, train_classifier
 from tag2mask.stages.train_segmenter import SegmenterSettings, train_segmenter
 
@@ -71,17 +71,4 @@ def dcp(settings: DcpSettings) -> Plan:
         "pseudo_labels": evaluate_labels(refined),
     }
     shown = {"CAM": cams, "pattern": maps, "pattern label": signs, "pseudo-label": refined}
-    model = first
-    if settings.retrain.enabled:
-        labels = label_training_photographs(first, settings.retrain.labels)
-        model = retrain(first, labels, settings.retrain)
-        results["val_first"] = evaluate_labels(predictions(first, settings.prediction))
-        results["retrain_labels"] = evaluate_labels(labels)
-        shown["retrain label"] = labels
-    masks = predictions(model, settings.prediction)
-    return Plan(
-        model=model,
-        predictions=masks,
-        results={**results, "val": evaluate_labels(masks)},
-        pictures={"train": shown, "val": {"prediction": masks}},
-    )
+    return plan_with_retraining(first, settings.retrain, settings.prediction, results=results, shown=shown)

@@ -8,8 +8,8 @@ from tag2mask.stages.evaluate import evaluate_labels
 from tag2mask.stages.gradient_maps import GradientSettings
 from tag2mask.stages.grown_labels import grown_labels
 from tag2mask.stages.growth import OnlineCRFSettings, RegionGrowingSettings, region_growing
-from tag2mask.stages.predict import PredictionSettings, predictions
-from tag2mask.stages.retrain import RetrainSettings, label_training_photographs, retrain
+from tag2mask.stages.predict import PredictionSettings
+from tag2mask.stages.retrain import RetrainSettings, plan_with_retraining
 from tag2mask.stages.saliency_maps import SaliencySettings
 from tag2mask.stages.sparse_seeds import CueSettings, background_evidence, cue_seeds
 from tag2mask.stages.train_classifier import ClassifierSettings, score_classifier, train_classifier
@@ -72,17 +72,4 @@ def dsrg(settings: DsrgSettings) -> Plan:
     }
     low_on_background = {evidence.name.replace("_", " "): evidence} if evidence else {}
     shown = {"CAM": cams, **low_on_background, "seeds": seeds, "grown": grown}
-    model = first
-    if settings.retrain.enabled:
-        labels = label_training_photographs(first, settings.retrain.labels)
-        model = retrain(first, labels, settings.retrain)
-        results["val_first"] = evaluate_labels(predictions(first, settings.prediction))
-        results["retrain_labels"] = evaluate_labels(labels)
-        shown["retrain label"] = labels
-    masks = predictions(model, settings.prediction)
-    return Plan(
-        model=model,
-        predictions=masks,
-        results={**results, "val": evaluate_labels(masks)},
-        pictures={"train": shown, "val": {"prediction": masks}},
-    )
+    return plan_with_retraining(first, settings.retrain, settings.prediction, results=results, shown=shown)

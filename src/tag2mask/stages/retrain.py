@@ -1,12 +1,15 @@
 """Training once more, on what the trained segmenter makes of the training photographs."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from tag2mask.data.masks import encode_mask
 from tag2mask.data.samples import Sample
 from tag2mask.engine.environment import Environment
-from tag2mask.stages.predict import Predict, PredictionSettings, predict_mask
+from tag2mask.engine.plan import Plan
+from tag2mask.engine.stage import PerImageStage, Stage
+from tag2mask.stages.evaluate import evaluate_labels
+from tag2mask.stages.predict import Predict, PredictionSettings, predict_mask, predictions
 from tag2mask.stages.train_segmenter import SegmenterSettings, TrainSegmenter
 from tag2mask.stages.views import load_photograph
 
@@ -73,3 +76,36 @@ def label_training_photographs(segmenter: TrainSegmenter, settings: TrainingLabe
 def retrain(segmenter: TrainSegmenter, labels: LabelTrainingPhotographs, settings: RetrainSettings) -> TrainSegmenter:
     """The second segmenter, trained on the first one's labels."""
     return TrainSegmenter(labels, settings.segmenter, start=segmenter if settings.from_first else None)
+
+
+def plan_with_retraining(
+    first: TrainSegmenter,
+    settings: RetrainSettings,
+    prediction: PredictionSettings,
+    *,
+    results: Mapping[str, Stage],
+    shown: Mapping[str, PerImageStage],
+) -> Plan:
+    """The end of a method that may train once more: predictions of val, and what came of either training.
+
+    Args:
+        first: the segmenter.
+        settings: of the second training, which may be switched off.
+        prediction: masks of the val photographs.
+        results: what the method reports up to here.
+        shown: what it shows of training photographs up to here.
+    """
+    if not settings.enabled:
+        masks = predictions(first, prediction)
+        found = {**results, "val": evaluate_labels(masks)}
+        return Plan(first, masks, found, {"train": dict(shown), "val": {"prediction": masks}})
+    labels = label_training_photographs(first, settings.labels)
+    model = retrain(first, labels, settings)
+    masks = predictions(model, prediction)
+    again = {
+        "val_first": evaluate_labels(predictions(first, prediction)),
+        "retrain_labels": evaluate_labels(labels),
+        "val": evaluate_labels(masks),
+    }
+    columns = {**shown, "retrain label": labels}
+    return Plan(model, masks, {**results, **again}, {"train": columns, "val": {"prediction": masks}})
