@@ -24,7 +24,7 @@ from bench.harness import (
     write_rows,
     write_section,
 )
-from tag2mask.processors import cpu_count
+from tag2mask.base.processors import cpu_count
 
 BENCHMARKS = (
     "dense_crf",

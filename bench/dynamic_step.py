@@ -17,7 +17,7 @@ from bench.growing_steps import make
 from bench.harness import Contender, Row, Setting, side_by_side
 from bench.training import Training, prepared
 from tag2mask.engine.environment import Environment
-from tag2mask.stages.train_dynamic import TrainDynamic
+from tag2mask.stages.difference.train_dynamic import TrainDynamic
 from tag2mask.stages.train_segmenter import TrainSegmenter
 
 TITLE = "Steps of SSDD's dynamic training"

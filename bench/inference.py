@@ -19,11 +19,11 @@ import torch
 
 from bench.harness import Contender, Row, Setting, side_by_side
 from bench.training import apart_norms, prepared
+from tag2mask.base.files import atomic_path
 from tag2mask.data.samples import Sample
 from tag2mask.engine.environment import Environment
 from tag2mask.engine.stage import PerImageStage, map_threads
 from tag2mask.engine.training import TrainingStage
-from tag2mask.files import atomic_path
 from tag2mask.networks.classifier import Classifier
 from tag2mask.networks.feature_blocks import ChainBackbone
 from tag2mask.networks.segmenter import Segmenter

@@ -21,7 +21,6 @@ from torch import Tensor
 from torchvision.transforms import v2
 
 from bench.harness import PHOTOGRAPHS, Contender, Row, Setting, side_by_side
-from tag2mask.configure import as_arguments, parse_arguments
 from tag2mask.data.demo import write_demo_data
 from tag2mask.data.samples import Split
 from tag2mask.engine.environment import Environment, Runtime
@@ -31,10 +30,11 @@ from tag2mask.engine.system import Position, total_loss
 from tag2mask.engine.training import Meter, Trainer, TrainingStage, training_batches
 from tag2mask.methods.registry import METHODS
 from tag2mask.networks import feature_blocks
+from tag2mask.runs.prepare import prepare
+from tag2mask.runs.settings import as_arguments, parse_arguments
 from tag2mask.stages import train_classifier
 from tag2mask.stages.train_classifier import TrainClassifier
 from tag2mask.stages.train_segmenter import TrainSegmenter
-from tag2mask.verbs import prepare
 
 TITLE = "Training steps"
 PACKAGES = ("torch", "torchvision", "timm", "lightning-fabric", "pillow")

@@ -203,6 +203,6 @@ def test_help_does_not_wait_for_torch() -> None:
 def test_masks_are_counted(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], photographs: str, told: str
 ) -> None:
-    monkeypatch.setattr("tag2mask.verbs.predict", lambda model, paths, out, **more: paths)
+    monkeypatch.setattr("tag2mask.api.predict.predict", lambda model, paths, out, **more: paths)
     assert main(["predict", "m", *photographs, "--out", "x"]) == 0
     assert capsys.readouterr().out == told

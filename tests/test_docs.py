@@ -19,14 +19,14 @@ import pytest
 import yaml
 
 import tag2mask
+from tag2mask.base.files import write_bytes
 from tag2mask.cli import _parser
-from tag2mask.configure import PRESETS, Configuration, as_arguments, method_parser, parse_arguments
 from tag2mask.data.classes import UNLABELLED
 from tag2mask.data.masks import encode_mask
 from tag2mask.engine.training import TrainingStage
-from tag2mask.files import write_bytes
 from tag2mask.methods.registry import METHODS, find_method
-from tag2mask.run_folder import RunResult
+from tag2mask.runs.folder import RunResult
+from tag2mask.runs.settings import PRESETS, Configuration, as_arguments, method_parser, parse_arguments
 from tests.builders import shapes_environment
 from tests.conftest import ROOT
 

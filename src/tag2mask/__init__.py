@@ -15,20 +15,20 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 __version__ = importlib.metadata.version("tag2mask")
 
 _HOMES = {
-    "run": "tag2mask.verbs",
-    "predict": "tag2mask.verbs",
-    "evaluate": "tag2mask.verbs",
-    "demo": "tag2mask.verbs",
-    "report": "tag2mask.verbs",
-    "list_methods": "tag2mask.verbs",
-    "list_backbones": "tag2mask.verbs",
-    "list_workspace": "tag2mask.housekeeping",
-    "prune_workspace": "tag2mask.housekeeping",
+    "run": "tag2mask.api.run",
+    "predict": "tag2mask.api.predict",
+    "evaluate": "tag2mask.api.evaluate",
+    "demo": "tag2mask.api.demo",
+    "report": "tag2mask.api.report",
+    "list_methods": "tag2mask.api.lists",
+    "list_backbones": "tag2mask.api.lists",
+    "list_workspace": "tag2mask.runs.listing",
+    "prune_workspace": "tag2mask.runs.pruning",
     "check_data": "tag2mask.data.check",
     "convert_data": "tag2mask.data.convert",
-    "superpixels": "tag2mask.photograph_verbs",
-    "study_dcp": "tag2mask.study_verbs",
-    "study_superpixels": "tag2mask.study.superpixels.verb",
+    "superpixels": "tag2mask.api.superpixels",
+    "study_dcp": "tag2mask.api.study_dcp",
+    "study_superpixels": "tag2mask.api.study_superpixels",
     "dense_crf": "tag2mask.refine.dense_crf",
     "Tag2MaskError": "tag2mask.errors",
 }
@@ -39,22 +39,22 @@ __all__ = [*_HOMES, *_MODULES, "__version__"]
 
 if TYPE_CHECKING:
     from tag2mask import ssdd as ssdd
+    from tag2mask.api.demo import demo as demo
+    from tag2mask.api.evaluate import evaluate as evaluate
+    from tag2mask.api.lists import list_backbones as list_backbones
+    from tag2mask.api.lists import list_methods as list_methods
+    from tag2mask.api.predict import predict as predict
+    from tag2mask.api.report import report as report
+    from tag2mask.api.run import run as run
+    from tag2mask.api.study_dcp import study_dcp as study_dcp
+    from tag2mask.api.study_superpixels import study_superpixels as study_superpixels
+    from tag2mask.api.superpixels import superpixels as superpixels
     from tag2mask.data.check import check_data as check_data
     from tag2mask.data.convert import convert_data as convert_data
     from tag2mask.errors import Tag2MaskError as Tag2MaskError
-    from tag2mask.housekeeping import list_workspace as list_workspace
-    from tag2mask.housekeeping import prune_workspace as prune_workspace
-    from tag2mask.photograph_verbs import superpixels as superpixels
     from tag2mask.refine.dense_crf import dense_crf as dense_crf
-    from tag2mask.study.superpixels.verb import study_superpixels as study_superpixels
-    from tag2mask.study_verbs import study_dcp as study_dcp
-    from tag2mask.verbs import demo as demo
-    from tag2mask.verbs import evaluate as evaluate
-    from tag2mask.verbs import list_backbones as list_backbones
-    from tag2mask.verbs import list_methods as list_methods
-    from tag2mask.verbs import predict as predict
-    from tag2mask.verbs import report as report
-    from tag2mask.verbs import run as run
+    from tag2mask.runs.listing import list_workspace as list_workspace
+    from tag2mask.runs.pruning import prune_workspace as prune_workspace
 
 
 def __getattr__(name: str) -> Any:

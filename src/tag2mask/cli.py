@@ -10,10 +10,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from tag2mask import __version__
+from tag2mask.base.text import plural
 from tag2mask.commands import data, report, study, superpixels, workspace
 from tag2mask.commands.parsers import add_command, add_machine, machine_of
 from tag2mask.errors import SettingsError, Tag2MaskError, full_memory
-from tag2mask.plurals import plural
 
 DESCRIPTION = """\
 From image tags to pixel masks: trains a segmentation network from photographs with tags ("dog, sofa"), no masks drawn.
@@ -145,11 +145,11 @@ def _run_help(arguments: argparse.Namespace) -> int:
 
 
 def _run(name: str, words: list[str]) -> int:
-    from tag2mask.configure import parse_arguments
+    from tag2mask.api.run import dry_run, run_configuration
     from tag2mask.engine.plan import forecast_table
     from tag2mask.engine.progress import Reporter
     from tag2mask.methods.registry import find_method
-    from tag2mask.verbs import dry_run, run_configuration
+    from tag2mask.runs.settings import parse_arguments
 
     method = find_method(name)
     dry = "--dry-run" in words
@@ -162,13 +162,13 @@ def _run(name: str, words: list[str]) -> int:
 
 
 def _demo(arguments: argparse.Namespace) -> int:
-    from tag2mask.verbs import demo
+    from tag2mask.api.demo import demo
 
     return _show(demo(arguments.out, config=arguments.config, **machine_of(arguments)))
 
 
 def _show(result: object) -> int:
-    from tag2mask.run_folder import RunResult
+    from tag2mask.runs.folder import RunResult
 
     assert isinstance(result, RunResult)
     print("\n".join(result.headlines))
@@ -182,8 +182,8 @@ def _show(result: object) -> int:
 
 
 def _predict(arguments: argparse.Namespace) -> int:
+    from tag2mask.api.predict import predict
     from tag2mask.engine.environment import Runtime
-    from tag2mask.verbs import predict
 
     written = predict(
         arguments.model,
@@ -199,9 +199,9 @@ def _predict(arguments: argparse.Namespace) -> int:
 
 
 def _evaluate(arguments: argparse.Namespace) -> int:
+    from tag2mask.api.evaluate import evaluate
+    from tag2mask.base.files import write_json
     from tag2mask.data.records import read_class_names, read_text
-    from tag2mask.files import write_json
-    from tag2mask.verbs import evaluate
 
     classes = read_class_names(Path(arguments.classes)) if arguments.classes else None
     ids = None
@@ -217,7 +217,7 @@ def _evaluate(arguments: argparse.Namespace) -> int:
 
 
 def _list_methods(arguments: argparse.Namespace) -> int:
-    from tag2mask.verbs import list_methods
+    from tag2mask.api.lists import list_methods
 
     for method in list_methods():
         print(f"{method.name:<12} {method.title}  [{method.source}]")
@@ -225,7 +225,7 @@ def _list_methods(arguments: argparse.Namespace) -> int:
 
 
 def _list_backbones(arguments: argparse.Namespace) -> int:
-    from tag2mask.verbs import list_backbones
+    from tag2mask.api.lists import list_backbones
 
     found = list_backbones(arguments.pattern or "*")
     if not arguments.pattern:

@@ -15,7 +15,7 @@ def test_options_reach_the_verb(monkeypatch: pytest.MonkeyPatch, capsys: pytest.
         seen.update(given, data=data)
         return SimpleNamespace(folder=Path("there"), report=Path("there/report.html"))
 
-    monkeypatch.setattr("tag2mask.study.superpixels.verb.study_superpixels", fake)
+    monkeypatch.setattr("tag2mask.api.study_superpixels.study_superpixels", fake)
     words = (
         "--data d --workspace w --out there --photographs 5 --tau 0.1 0.6 --config c.yaml --train_list l --threads 1"
     )
@@ -56,7 +56,7 @@ def test_options_reach_the_study_of_dcp(
         seen.update(given, data=data)
         return SimpleNamespace(folder=Path("there"), report=Path("there/report.html"))
 
-    monkeypatch.setattr("tag2mask.study_verbs.study_dcp", fake)
+    monkeypatch.setattr("tag2mask.api.study_dcp.study_dcp", fake)
     words += " --data d --workspace w --out there --blocks a b --classes dog sheep --photographs 3 --train_list l"
     assert main(["study", "dcp", *words.split()]) == 0
     # A machine's setting that is not given is the configuration's.

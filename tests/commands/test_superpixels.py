@@ -3,10 +3,10 @@ from typing import Any
 
 import pytest
 
-import tag2mask.photograph_verbs
+import tag2mask.api.superpixels
+from tag2mask.api.superpixels import Superpixels
 from tag2mask.cli import main
 from tag2mask.engine.environment import Runtime
-from tag2mask.photograph_verbs import Superpixels
 
 
 def test_words_reach_the_verb(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
@@ -17,7 +17,7 @@ def test_words_reach_the_verb(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Ca
         return [Superpixels(Path("a.jpg"), Path("a.png"), Path("b.jpg"), count) for count in (7, 10)]
 
     real = tag2mask.superpixels.__kwdefaults__
-    monkeypatch.setattr(tag2mask.photograph_verbs, "superpixels", superpixels)
+    monkeypatch.setattr(tag2mask.api.superpixels, "superpixels", superpixels)
     assert main(["superpixels", "photos", "--out", "there"]) == 0
     words = "--tau 0.4 --backbone vit_x --weights w.pt --long_side 0 --centre mean --highest-first --no-crf"
     machine = "--device cpu --precision bf16-mixed --threads 3"

@@ -2,9 +2,9 @@ import json
 from pathlib import Path
 
 import pytest
+from tests.test_housekeeping import everything, root  # noqa: F401  (a fixture)
 
 from tag2mask.cli import main
-from tests.test_housekeeping import everything, root  # noqa: F401  (a fixture)
 
 Capture = pytest.CaptureFixture[str]
 

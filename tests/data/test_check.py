@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 from PIL import ExifTags, Image
 
-from tag2mask.configure import RunSettings
 from tag2mask.data import check
 from tag2mask.data.check import DataCheck, UnusableData, check_data
 from tag2mask.data.masks import write_mask
 from tag2mask.data.problems import Problem
 from tag2mask.errors import DataError, SettingsError
+from tag2mask.runs.settings import RunSettings
 from tests.builders import write_shapes
 from tests.conftest import ROOT
 

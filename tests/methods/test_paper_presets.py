@@ -11,7 +11,6 @@ import yaml
 from PIL import Image
 
 from tag2mask.cli import main
-from tag2mask.configure import PRESETS, Configuration, as_arguments, parse_arguments
 from tag2mask.engine.environment import Environment
 from tag2mask.engine.logs import read_log
 from tag2mask.engine.plan import Plan, run_plan
@@ -19,7 +18,8 @@ from tag2mask.engine.progress import Reporter
 from tag2mask.engine.training import TrainingStage
 from tag2mask.errors import SettingsError
 from tag2mask.methods.registry import METHODS
-from tag2mask.verbs import prepare
+from tag2mask.runs.prepare import prepare
+from tag2mask.runs.settings import PRESETS, Configuration, as_arguments, parse_arguments
 from tests.builders import write_shapes
 
 Row = tuple[str, str, Any, str]

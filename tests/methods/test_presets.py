@@ -3,8 +3,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tag2mask.configure import PRESETS, parse_arguments
 from tag2mask.methods.registry import METHODS
+from tag2mask.runs.settings import PRESETS, parse_arguments
 
 
 @pytest.mark.parametrize("path", sorted(PRESETS.rglob("*.yaml")), ids=lambda path: f"{path.parent.name}/{path.stem}")

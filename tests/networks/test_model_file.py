@@ -9,12 +9,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
+from tag2mask.base.settings import canonical
 from tag2mask.errors import SettingsError, WeightsError
 from tag2mask.networks.backbones import create_backbone
 from tag2mask.networks.classifier import Classifier
 from tag2mask.networks.model_file import FORMAT, VERSION, ModelHeader, load_model, read_header, save_model
 from tag2mask.networks.segmenter import HeadSettings, Segmenter
-from tag2mask.settings import canonical
 
 BACKBONE = {"name": "tf_efficientnet_lite0", "output_stride": 16, "block": "blocks.3"}
 HEAD = HeadSettings("aspp", 8, (1, 2), 0.5)

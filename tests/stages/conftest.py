@@ -7,7 +7,6 @@ from typing import NamedTuple, TypeVar
 import numpy as np
 import pytest
 
-from tag2mask.configure import as_arguments, parse_arguments
 from tag2mask.data.images import image_size
 from tag2mask.data.masks import encode_mask
 from tag2mask.data.samples import Sample
@@ -19,19 +18,20 @@ from tag2mask.engine.training import TrainingSettings
 from tag2mask.methods.cam import CamSettings
 from tag2mask.methods.registry import METHODS
 from tag2mask.networks.segmenter import HeadSettings
-from tag2mask.stages.affinity_masks import AffinityMasks, AffinityMaskSettings, affinity_masks
+from tag2mask.runs.prepare import prepare
+from tag2mask.runs.settings import as_arguments, parse_arguments
+from tag2mask.stages.affinity.affinity_masks import AffinityMasks, AffinityMaskSettings, affinity_masks
+from tag2mask.stages.affinity.confident_maps import ConfidenceSettings
+from tag2mask.stages.affinity.labels import ScoreCRFSettings
+from tag2mask.stages.affinity.train_affinity import AffinitySettings
+from tag2mask.stages.affinity.walked_maps import WalkSettings
 from tag2mask.stages.backbone import BackboneSettings
-from tag2mask.stages.confident_maps import ConfidenceSettings
 from tag2mask.stages.crf import CRFSettings
-from tag2mask.stages.difference_settings import DifferenceNetSettings
+from tag2mask.stages.difference.difference_settings import DifferenceNetSettings
+from tag2mask.stages.difference.static_refinement import StaticRefinement, StaticSettings, static_refinement
 from tag2mask.stages.labels import LabelStage
-from tag2mask.stages.score_labels import ScoreCRFSettings
-from tag2mask.stages.static_refinement import StaticRefinement, StaticSettings, static_refinement
-from tag2mask.stages.train_affinity import AffinitySettings
 from tag2mask.stages.train_segmenter import SegmenterSettings
 from tag2mask.stages.views import ViewSettings
-from tag2mask.stages.walked_maps import WalkSettings
-from tag2mask.verbs import prepare
 from tests.builders import TINY, shapes_environment, write_shapes
 
 S = TypeVar("S", bound=Stage)

@@ -12,8 +12,8 @@ from tag2mask.engine.environment import Environment
 from tag2mask.engine.workspace import Workspace
 from tag2mask.errors import DataError
 from tag2mask.stages.evaluate import Evaluate, evaluate_labels
-from tag2mask.stages.make_seeds import MakeSeeds
 from tag2mask.stages.predict import Predict
+from tag2mask.stages.seeds import MakeSeeds
 from tag2mask.stages.true_masks import true_masks
 from tests.builders import shapes_environment
 from tests.stages.conftest import Finished

@@ -10,7 +10,7 @@ from tag2mask.data.masks import MaskFile, read_mask, write_mask
 from tag2mask.data.samples import Sample
 from tag2mask.errors import DataError
 from tag2mask.stages.labels import encode_labels, read_truth
-from tag2mask.stages.make_seeds import MakeSeeds
+from tag2mask.stages.seeds import MakeSeeds
 from tests.builders import shapes_dataset
 from tests.stages.conftest import Finished
 

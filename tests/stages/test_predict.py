@@ -13,8 +13,8 @@ from tag2mask.engine.environment import Runtime
 from tag2mask.networks.inference import InferenceSettings, bounded_size, normalise, segment
 from tag2mask.networks.segmenter import Segmenter
 from tag2mask.refine.dense_crf import dense_crf
+from tag2mask.stages.memory import Room
 from tag2mask.stages.predict import Predict, PredictionSettings, predict_mask, predictions
-from tag2mask.stages.room import Room
 from tag2mask.stages.train_segmenter import TrainSegmenter
 from tag2mask.stages.views import load_photograph
 from tests.stages.conftest import Finished

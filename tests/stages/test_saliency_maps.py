@@ -14,7 +14,6 @@ import yaml
 from PIL import Image
 from torch import Tensor, nn
 
-from tag2mask.configure import Configuration, as_arguments, parse_arguments
 from tag2mask.data.classes import UNLABELLED
 from tag2mask.data.layers import HeatMap
 from tag2mask.data.masks import read_mask, write_mask
@@ -25,14 +24,15 @@ from tag2mask.engine.fingerprint import fingerprint
 from tag2mask.engine.plan import Plan, run_plan
 from tag2mask.engine.stage import Estimate, map_threads
 from tag2mask.errors import DataError, SettingsError, WeightsError, WorkspaceError
-from tag2mask.housekeeping import list_workspace
-from tag2mask.input_check import check_input
 from tag2mask.methods.registry import METHODS
 from tag2mask.networks.model_file import read_header
 from tag2mask.networks.saliency import OnnxSaliency
-from tag2mask.run_folder import RunResult, write_run
-from tag2mask.run_record import read_record
-from tag2mask.run_report import report_content, settings_yaml
+from tag2mask.runs.folder import RunResult, write_run
+from tag2mask.runs.input_check import check_input
+from tag2mask.runs.listing import list_workspace
+from tag2mask.runs.record import read_record
+from tag2mask.runs.report import report_content, settings_yaml
+from tag2mask.runs.settings import Configuration, as_arguments, parse_arguments
 from tag2mask.stages import saliency_maps as module
 from tag2mask.stages.evaluate import evaluate_labels
 from tag2mask.stages.labels import LabelStage, encode_labels

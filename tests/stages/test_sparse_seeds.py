@@ -20,7 +20,7 @@ from tag2mask.stages.sparse_seeds import (
     cue_seeds,
     seeds_by_superpixels,
 )
-from tag2mask.stages.superpixels import SuperpixelSettings, superpixels
+from tag2mask.stages.superpixel.superpixels import SuperpixelSettings, superpixels
 from tag2mask.stages.train_classifier import TrainClassifier
 from tests.stages.conftest import Finished
 

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import nn
 
+from tag2mask.base.settings import canonical
 from tag2mask.data.view import IMAGE, to_view, whole_view
 from tag2mask.engine.fingerprint import fingerprint
 from tag2mask.engine.system import Position
@@ -18,7 +19,6 @@ from tag2mask.losses.classification import multi_label_loss
 from tag2mask.networks.classifier import Classifier, ClassifierBlock
 from tag2mask.networks.inference import ScaleSettings, normalise
 from tag2mask.networks.model_file import read_header
-from tag2mask.settings import canonical
 from tag2mask.stages.activation_maps import ActivationMapSettings, activation_maps
 from tag2mask.stages.train_classifier import (
     ClassifierHeadSettings,

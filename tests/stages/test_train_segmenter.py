@@ -12,7 +12,7 @@ from tag2mask.errors import SettingsError
 from tag2mask.losses.balanced_seed import balanced_seed_loss
 from tag2mask.networks.model_file import read_header
 from tag2mask.stages.backbone import BackboneSettings
-from tag2mask.stages.make_seeds import RefineSeeds
+from tag2mask.stages.seeds import RefineSeeds
 from tag2mask.stages.train_segmenter import SegmenterSettings, TrainSegmenter, train_segmenter
 from tag2mask.stages.views import ViewSettings, load_photograph, view_photograph
 from tests.stages.conftest import Finished

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import torch
 
+from tag2mask.base.settings import canonical
 from tag2mask.data.view import IMAGE, to_view
 from tag2mask.errors import SettingsError
 from tag2mask.networks.backbones import create_backbone
-from tag2mask.settings import canonical
 from tag2mask.stages.views import ViewSettings, change_colours, load_photograph, view_photograph
 from tests.builders import shapes_dataset
 

@@ -69,9 +69,9 @@ def _reading(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def _check(arguments: argparse.Namespace) -> int:
+    from tag2mask.base.files import write_json
     from tag2mask.data.check import UnusableData, check_data
     from tag2mask.engine.progress import Reporter
-    from tag2mask.files import write_json
 
     found: DataCheck | UnusableData
     try:

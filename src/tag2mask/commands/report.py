@@ -32,7 +32,7 @@ def register(commands: "Commands") -> None:
 
 
 def _report(arguments: argparse.Namespace) -> int:
-    from tag2mask.verbs import report
+    from tag2mask.api.report import report
 
     page = report(
         arguments.run,

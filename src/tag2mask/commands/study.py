@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 from tag2mask.commands.parsers import add_command, add_group, add_machine, machine_of
 
 if TYPE_CHECKING:
+    from tag2mask.api.study_superpixels import SuperpixelStudyResult
     from tag2mask.commands.parsers import Commands
     from tag2mask.study.dcp.page import DcpStudyResult
-    from tag2mask.study.superpixels.verb import SuperpixelStudyResult
 
 SUPERPIXELS_HELP = """\
 Compares superpixels discovered in a self-supervised transformer with other features, other rules and SLIC, SEEDS and
@@ -89,8 +89,8 @@ def _add_data(parser: argparse.ArgumentParser, data: str, out: str) -> None:
 
 
 def _superpixels(arguments: argparse.Namespace) -> int:
+    from tag2mask.api.study_superpixels import study_superpixels
     from tag2mask.engine.environment import Runtime
-    from tag2mask.study.superpixels.verb import study_superpixels
 
     result = study_superpixels(
         arguments.data,
@@ -107,7 +107,7 @@ def _superpixels(arguments: argparse.Namespace) -> int:
 
 
 def _dcp(arguments: argparse.Namespace) -> int:
-    from tag2mask.study_verbs import study_dcp
+    from tag2mask.api.study_dcp import study_dcp
 
     machine = machine_of(arguments)
     result = study_dcp(

@@ -4,8 +4,8 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tag2mask.base.text import plural
 from tag2mask.commands.parsers import add_command, add_machine, machine_of
-from tag2mask.plurals import plural
 
 if TYPE_CHECKING:
     from tag2mask.commands.parsers import Commands
@@ -64,8 +64,8 @@ def register(commands: "Commands") -> None:
 
 
 def _superpixels(arguments: argparse.Namespace) -> int:
+    from tag2mask.api.superpixels import superpixels
     from tag2mask.engine.environment import Runtime
-    from tag2mask.photograph_verbs import superpixels
 
     written = superpixels(
         arguments.photographs,

@@ -56,7 +56,7 @@ def _add_workspace(parser: argparse.ArgumentParser) -> None:
 
 
 def _list(arguments: argparse.Namespace) -> int:
-    from tag2mask.housekeeping import list_workspace
+    from tag2mask.runs.listing import list_workspace
 
     listing = list_workspace(arguments.workspace)
     print(json.dumps(listing.to_dict(), indent=2, ensure_ascii=False) if arguments.json else listing.table())
@@ -64,7 +64,7 @@ def _list(arguments: argparse.Namespace) -> int:
 
 
 def _prune(arguments: argparse.Namespace) -> int:
-    from tag2mask.housekeeping import prune_workspace
+    from tag2mask.runs.pruning import prune_workspace
 
     pruned = prune_workspace(
         arguments.workspace, runs=arguments.run, unfinished=arguments.unfinished, dry_run=not arguments.yes

@@ -11,6 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from tag2mask.base.processors import cpu_count
+from tag2mask.base.text import plural
 from tag2mask.data.classes import UNLABELLED
 from tag2mask.data.csv_folder import DEFAULT_HOLD_OUT, TOO_FEW, hold_out
 from tag2mask.data.datasets import Layout, open_dataset
@@ -20,8 +22,6 @@ from tag2mask.data.records import DEFAULT_TRAIN_LIST, DEFAULT_VAL_LIST
 from tag2mask.data.samples import Dataset, Sample, Split
 from tag2mask.data.truth import read_true_mask
 from tag2mask.errors import DataError, SettingsError
-from tag2mask.plurals import plural
-from tag2mask.processors import cpu_count
 
 _SHOWN_LINES = 20
 _SHOWN_NAMES = 3

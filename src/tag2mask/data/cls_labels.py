@@ -14,11 +14,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from tag2mask.base.files import atomic_path
 from tag2mask.data.problems import Problem, Report, raise_problem
 from tag2mask.data.records import Record, without_image_suffix
 from tag2mask.data.samples import Dataset
 from tag2mask.errors import DataError, SettingsError
-from tag2mask.files import atomic_path
 
 USUAL_VECTORS = "cls_labels.npy"
 """Name by which the file goes."""

@@ -34,12 +34,12 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from tag2mask.base.text import plural
 from tag2mask.data.classes import BACKGROUND, UNLABELLED
 from tag2mask.data.problems import Problem, Report, raise_problem
 from tag2mask.data.records import DEFAULT_TRAIN_LIST, DEFAULT_VAL_LIST, Record, SplitName, assemble, stays_inside
 from tag2mask.data.samples import Dataset, is_background, no_class_name
 from tag2mask.errors import DataError, unknown_choice
-from tag2mask.plurals import plural
 
 _RULE = 1  # to be raised with every change of how masks are drawn: digests, and with them results, depend on it
 _ANNOTATIONS = "annotations"

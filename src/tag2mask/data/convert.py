@@ -12,6 +12,7 @@ from typing import Any, BinaryIO, Literal, TextIO, get_args
 import numpy as np
 import numpy.typing as npt
 
+from tag2mask.base.files import ASIDE_SUFFIX, atomic_path, naming, write_bytes
 from tag2mask.data.classes import BACKGROUND, UNLABELLED
 from tag2mask.data.cls_labels import USUAL_VECTORS, write_cls_labels
 from tag2mask.data.datasets import Layout, open_dataset
@@ -21,7 +22,6 @@ from tag2mask.data.records import CLASSES_FILE, DEFAULT_TRAIN_LIST, DEFAULT_VAL_
 from tag2mask.data.samples import Dataset, Sample, Split
 from tag2mask.data.truth import read_true_mask
 from tag2mask.errors import DataError, SettingsError, unknown_choice
-from tag2mask.files import ASIDE_SUFFIX, atomic_path, naming, write_bytes
 
 Target = Literal["csv", "one-hot", "folders", "voc", "coco", "npy"]
 

@@ -35,6 +35,7 @@ from typing import get_args
 
 import numpy as np
 
+from tag2mask.base.text import plural
 from tag2mask.data.masks import MaskFile
 from tag2mask.data.problems import Problem, Report, raise_problem
 from tag2mask.data.records import (
@@ -50,7 +51,6 @@ from tag2mask.data.records import (
 )
 from tag2mask.data.samples import Dataset, Split, is_background, no_class_name
 from tag2mask.errors import DataError, SettingsError, unknown_choice
-from tag2mask.plurals import plural
 
 DEFAULT_HOLD_OUT = 0.1
 """Share of the photographs that a run sets aside where nothing says otherwise."""

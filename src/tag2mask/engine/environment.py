@@ -8,14 +8,14 @@ from typing import Literal, TypeVar
 
 import torch
 
+from tag2mask.base.processors import cpu_count
+from tag2mask.base.settings import OMIT
+from tag2mask.base.text import plural
 from tag2mask.data.samples import Dataset, Sample, Split
 from tag2mask.engine.fingerprint import fingerprint
 from tag2mask.engine.progress import Reporter
 from tag2mask.engine.workspace import Workspace
 from tag2mask.errors import DataError, SettingsError
-from tag2mask.plurals import plural
-from tag2mask.processors import cpu_count
-from tag2mask.settings import OMIT
 
 SplitName = Literal["train", "val"]
 Reads = frozenset[Literal["images", "tags", "masks"]]

@@ -4,7 +4,7 @@ import hashlib
 import json
 from typing import Any
 
-from tag2mask.settings import canonical
+from tag2mask.base.settings import canonical
 
 
 def fingerprint(value: Any) -> str:

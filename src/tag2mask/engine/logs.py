@@ -10,7 +10,7 @@ from tensorboard.compat.proto.event_pb2 import Event, SessionLog
 from tensorboard.summary.writer.record_writer import RecordWriter
 from torch.utils.tensorboard.summary import scalar
 
-from tag2mask.files import naming, write_bytes
+from tag2mask.base.files import naming, write_bytes
 
 _FILE_VERSION = "brain.Event:2"  # the first record of every event file
 

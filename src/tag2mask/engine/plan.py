@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from tag2mask.durations import duration
+from tag2mask.base.text import duration
 from tag2mask.engine.environment import Environment, SplitName
 from tag2mask.engine.stage import Estimate, PerImageStage, Stage
 from tag2mask.engine.training import TrainingStage

@@ -17,7 +17,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from tag2mask.durations import duration
+from tag2mask.base.text import duration
 
 
 class Reporter:

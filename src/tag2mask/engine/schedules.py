@@ -4,8 +4,8 @@ import math
 from dataclasses import dataclass, field
 from typing import Literal
 
+from tag2mask.base.settings import LATER
 from tag2mask.errors import SettingsError, unknown_choice
-from tag2mask.settings import LATER
 
 SCHEDULES = ("polynomial", "cosine", "constant", "steps")
 

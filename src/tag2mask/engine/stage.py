@@ -17,13 +17,13 @@ from weakref import WeakKeyDictionary
 
 import torch
 
+from tag2mask.base.files import write_bytes, write_json
+from tag2mask.base.settings import canonical
 from tag2mask.data.layers import MapLayer
 from tag2mask.data.samples import Sample
 from tag2mask.engine.environment import Environment, Reads, SplitName
 from tag2mask.engine.fingerprint import fingerprint
 from tag2mask.engine.workspace import reading_artifact
-from tag2mask.files import write_bytes, write_json
-from tag2mask.settings import canonical
 
 T = TypeVar("T")
 R = TypeVar("R")

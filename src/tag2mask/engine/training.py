@@ -15,6 +15,9 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torch.utils.data import DataLoader, Dataset, default_collate
 
+from tag2mask.base.files import atomic_path
+from tag2mask.base.processors import cpu_count
+from tag2mask.base.settings import LATER, OMIT
 from tag2mask.data.samples import Sample
 from tag2mask.engine.environment import Environment, Runtime
 from tag2mask.engine.logs import TrainingLog
@@ -23,9 +26,6 @@ from tag2mask.engine.seeding import generator, seed_torch
 from tag2mask.engine.stage import Estimate, Stage, one_thread_each
 from tag2mask.engine.system import Batch, Losses, Position, System, total_loss
 from tag2mask.errors import SettingsError, Tag2MaskError, WorkspaceError
-from tag2mask.files import atomic_path
-from tag2mask.processors import cpu_count
-from tag2mask.settings import LATER, OMIT
 
 MODEL_FILE = "model.safetensors"
 

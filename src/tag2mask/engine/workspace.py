@@ -12,9 +12,9 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from tag2mask.base.files import write_json
 from tag2mask.data.images import content_digest
 from tag2mask.errors import Tag2MaskError, WorkspaceError, full_memory
-from tag2mask.files import write_json
 
 if sys.platform != "win32":
     import fcntl

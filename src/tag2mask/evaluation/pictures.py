@@ -7,8 +7,8 @@ from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties, findfont
 from PIL import Image, ImageDraw, ImageFont
 
+from tag2mask.base.files import atomic_path
 from tag2mask.data.layers import RGB
-from tag2mask.files import atomic_path
 
 
 def evenly_spread(count: int, total: int) -> list[int]:

@@ -11,11 +11,11 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from tag2mask.base.text import percent
 from tag2mask.data.classes import BACKGROUND, MAX_CLASSES, UNLABELLED
 from tag2mask.data.masks import read_mask
 from tag2mask.data.samples import BACKGROUND_NAME
 from tag2mask.errors import DataError
-from tag2mask.evaluation.text import percent
 
 _NAMED = 3  # how many files an error names before it only counts
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from tag2mask.engine.plan import Plan
 from tag2mask.methods.rrm import RrmSettings, single_stage
-from tag2mask.stages.train_single_stage import AdaptiveAffinitySettings, ReassignSettings
+from tag2mask.stages.single_stage.train_single_stage import AdaptiveAffinitySettings, ReassignSettings
 
 
 @dataclass(frozen=True)

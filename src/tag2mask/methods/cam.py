@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 from tag2mask.engine.plan import Plan
 from tag2mask.stages.activation_maps import ActivationMapSettings, activation_maps, score_activation_maps
 from tag2mask.stages.evaluate import evaluate_labels
-from tag2mask.stages.make_seeds import RefinementSettings, SeedSettings, cam_seeds, refine_seeds
 from tag2mask.stages.predict import PredictionSettings, predictions
+from tag2mask.stages.seeds import RefinementSettings, SeedSettings, cam_seeds, refine_seeds
 from tag2mask.stages.train_classifier import ClassifierSettings, score_classifier, train_classifier
 from tag2mask.stages.train_segmenter import SegmenterSettings, train_segmenter
 

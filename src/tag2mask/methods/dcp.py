@@ -5,10 +5,10 @@ from dataclasses import dataclass, field
 
 from tag2mask.engine.plan import Plan
 from tag2mask.stages.activation_maps import ActivationMapSettings, activation_maps, score_activation_maps
-from tag2mask.stages.class_patterns import FeatureSettings, PatternSettings, class_patterns
 from tag2mask.stages.evaluate import evaluate_labels
-from tag2mask.stages.pattern_labels import PatternRefinementSettings, pattern_labels, refined_pattern_labels
-from tag2mask.stages.pattern_maps import pattern_maps
+from tag2mask.stages.patterns.class_patterns import FeatureSettings, PatternSettings, class_patterns
+from tag2mask.stages.patterns.pattern_labels import PatternRefinementSettings, pattern_labels, refined_pattern_labels
+from tag2mask.stages.patterns.pattern_maps import pattern_maps
 from tag2mask.stages.predict import PredictionSettings
 from tag2mask.stages.retrain import RetrainSettings, plan_with_retraining
 from tag2mask.stages.train_classifier import ClassifierSettings, score_classifier, train_classifier

@@ -5,13 +5,13 @@ from dataclasses import dataclass, field
 from tag2mask.engine.plan import Plan
 from tag2mask.engine.stage import PerImageStage, Stage
 from tag2mask.stages.activation_maps import ActivationMapSettings, activation_maps, score_activation_maps
-from tag2mask.stages.attention_maps import attention_maps
 from tag2mask.stages.evaluate import evaluate_labels
+from tag2mask.stages.masking.attention_maps import attention_maps
+from tag2mask.stages.masking.refined_saliency import SaliencyLabelSettings, saliency_labels, score_saliency
+from tag2mask.stages.masking.train_masking import AttentionSettings, train_masking
 from tag2mask.stages.predict import PredictionSettings, predictions
-from tag2mask.stages.refined_saliency import SaliencyLabelSettings, saliency_labels, score_saliency
 from tag2mask.stages.saliency_maps import SaliencySettings, saliency_maps
 from tag2mask.stages.train_classifier import ClassifierSettings, score_classifier, train_classifier
-from tag2mask.stages.train_masking import AttentionSettings, train_masking
 from tag2mask.stages.train_segmenter import SegmenterSettings
 
 

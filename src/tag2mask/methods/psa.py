@@ -6,7 +6,7 @@ from typing import Literal
 from tag2mask.engine.plan import Plan
 from tag2mask.errors import SettingsError, unknown_choice
 from tag2mask.stages.activation_maps import score_activation_maps
-from tag2mask.stages.affinity_masks import AffinityMaskSettings, affinity_masks
+from tag2mask.stages.affinity.affinity_masks import AffinityMaskSettings, affinity_masks
 from tag2mask.stages.evaluate import evaluate_labels
 from tag2mask.stages.predict import PredictionSettings, predictions
 from tag2mask.stages.train_classifier import score_classifier

@@ -5,9 +5,7 @@ from dataclasses import dataclass, field
 from tag2mask.engine.plan import Plan
 from tag2mask.stages.evaluate import evaluate_labels
 from tag2mask.stages.predict import PredictionSettings, predictions
-from tag2mask.stages.train_classifier import ClassifierSettings, score_classifier, train_classifier
-from tag2mask.stages.train_segmenter import SegmenterSettings
-from tag2mask.stages.train_single_stage import (
+from tag2mask.stages.single_stage.train_single_stage import (
     AdaptiveAffinitySettings,
     DenseEnergySettings,
     OnlineCamSettings,
@@ -17,6 +15,8 @@ from tag2mask.stages.train_single_stage import (
     online_labels,
     train_single_stage,
 )
+from tag2mask.stages.train_classifier import ClassifierSettings, score_classifier, train_classifier
+from tag2mask.stages.train_segmenter import SegmenterSettings
 
 
 @dataclass(frozen=True)

@@ -8,13 +8,13 @@ from tag2mask.engine.stage import PerImageStage, Stage
 from tag2mask.engine.training import TrainingStage
 from tag2mask.errors import SettingsError, unknown_choice
 from tag2mask.stages.activation_maps import score_activation_maps
-from tag2mask.stages.affinity_masks import AffinityMaskSettings, affinity_masks
+from tag2mask.stages.affinity.affinity_masks import AffinityMaskSettings, affinity_masks
+from tag2mask.stages.difference.static_refinement import StaticSettings, static_refinement
+from tag2mask.stages.difference.train_dynamic import DynamicSettings, dynamic_labels, train_dynamic
 from tag2mask.stages.evaluate import evaluate_labels
 from tag2mask.stages.labels import LabelStage
 from tag2mask.stages.predict import PredictionSettings, predictions
-from tag2mask.stages.static_refinement import StaticSettings, static_refinement
 from tag2mask.stages.train_classifier import score_classifier
-from tag2mask.stages.train_dynamic import DynamicSettings, dynamic_labels, train_dynamic
 from tag2mask.stages.train_segmenter import SegmenterSettings, TrainSegmenter, train_segmenter
 
 STAGES = ("both", "static", "dynamic")

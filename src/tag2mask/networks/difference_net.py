@@ -9,11 +9,11 @@ import torch.nn.functional as F
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from tag2mask.base.settings import canonical
 from tag2mask.data.classes import MAX_CLASSES
 from tag2mask.errors import DataError, SettingsError, WeightsError
 from tag2mask.networks.heads import FrozenBatchNorm, initialise
 from tag2mask.networks.tensor_file import read_tensor_header, reason, write_tensor_file
-from tag2mask.settings import canonical
 
 FORMAT = "tag2mask-difference-nets"
 VERSION = 1

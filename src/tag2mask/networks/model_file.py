@@ -9,13 +9,13 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
+from tag2mask.base.settings import canonical
 from tag2mask.errors import SettingsError, WeightsError
 from tag2mask.networks.affinity_net import AffinityNet
 from tag2mask.networks.backbones import create_backbone
 from tag2mask.networks.classifier import Classifier
 from tag2mask.networks.segmenter import HeadSettings, Segmenter
 from tag2mask.networks.tensor_file import read_tensor_header, reason, write_tensor_file
-from tag2mask.settings import canonical
 
 FORMAT = "tag2mask-model"
 VERSION = 1

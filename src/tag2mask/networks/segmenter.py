@@ -6,10 +6,10 @@ from typing import Literal, NamedTuple
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from tag2mask.base.settings import LATER
 from tag2mask.errors import SettingsError, unknown_choice
 from tag2mask.networks.backbones import Backbone
 from tag2mask.networks.heads import ASPP, Dilated, LargeFOV
-from tag2mask.settings import LATER
 
 HEADS = ("largefov", "aspp", "dilated")
 

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from tag2mask.base.text import percent
 from tag2mask.data.layers import HeatMap, MapLayer
 from tag2mask.data.samples import Sample
 from tag2mask.engine.environment import Environment, SplitName
@@ -18,7 +19,6 @@ from tag2mask.engine.workspace import reading_artifact
 from tag2mask.errors import SettingsError
 from tag2mask.evaluation.pictures import plot_lines
 from tag2mask.evaluation.segmentation import ThresholdCurve
-from tag2mask.evaluation.text import percent
 from tag2mask.evidence.cam import merge_score_maps
 from tag2mask.networks.backbones import check_backbone
 from tag2mask.networks.inference import ScaleSettings, photograph_scales

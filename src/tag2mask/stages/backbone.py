@@ -7,12 +7,12 @@ from typing import Any
 import torch
 from torch import nn
 
+from tag2mask.base.settings import FINGERPRINT_AS
 from tag2mask.engine.seeding import derived_seed
 from tag2mask.engine.system import ParameterGroup
 from tag2mask.errors import SettingsError
 from tag2mask.networks.backbones import Backbone, check_backbone, create_backbone
 from tag2mask.networks.weights import WEIGHT_SOURCES, WeightsInfo, resolve_weights
-from tag2mask.settings import FINGERPRINT_AS
 
 
 def _kind_of_weights(weights: str) -> str:

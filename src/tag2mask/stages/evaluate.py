@@ -4,12 +4,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from tag2mask.base.text import percent, plural
 from tag2mask.data.samples import Sample
 from tag2mask.engine.environment import Environment
 from tag2mask.engine.stage import Accumulator, Estimate, ReduceStage
 from tag2mask.evaluation.segmentation import ConfusionMatrix
-from tag2mask.evaluation.text import percent
-from tag2mask.plurals import plural
 from tag2mask.stages.labels import LabelStage, read_truth
 from tag2mask.stages.saliency_maps import saliency_source
 

@@ -17,7 +17,7 @@ from tag2mask.networks.inference import InferenceSettings, bounded_size, label_m
 from tag2mask.networks.segmenter import Segmenter, resize_scores
 from tag2mask.stages.crf import CRFSettings
 from tag2mask.stages.labels import LabelStage
-from tag2mask.stages.room import ROOM
+from tag2mask.stages.memory import ROOM
 from tag2mask.stages.saliency_maps import saliency_used
 from tag2mask.stages.timing import seconds_per_image
 from tag2mask.stages.train_segmenter import TrainSegmenter

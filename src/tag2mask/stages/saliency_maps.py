@@ -15,6 +15,8 @@ from PIL import Image
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import Tensor
 
+from tag2mask.base.processors import cpu_count
+from tag2mask.base.settings import FINGERPRINT_AS
 from tag2mask.data.classes import BACKGROUND, UNLABELLED
 from tag2mask.data.images import IMAGE_SUFFIXES, image_size, open_image
 from tag2mask.data.layers import HeatMap, MapLayer
@@ -33,8 +35,6 @@ from tag2mask.networks.saliency import (
     saliency_view,
     saliency_weights,
 )
-from tag2mask.processors import cpu_count
-from tag2mask.settings import FINGERPRINT_AS
 from tag2mask.stages.maps import MapStage
 from tag2mask.stages.views import load_photograph
 

@@ -18,7 +18,7 @@ from tag2mask.stages.gradient_maps import GradientSettings, gradient_maps
 from tag2mask.stages.labels import LabelStage, encode_labels
 from tag2mask.stages.maps import MapStage
 from tag2mask.stages.saliency_maps import SaliencySettings, saliency_maps
-from tag2mask.stages.superpixels import MakeSuperpixels
+from tag2mask.stages.superpixel.superpixels import MakeSuperpixels
 from tag2mask.stages.train_classifier import TrainClassifier
 
 BACKGROUNDS = ("saliency", "gradient", "cam")

@@ -5,11 +5,11 @@ import time
 
 import torch
 
+from tag2mask.base.processors import cpu_count
 from tag2mask.data.images import image_size
 from tag2mask.engine.environment import Environment
 from tag2mask.engine.stage import one_thread_each
 from tag2mask.networks.inference import ScaleSettings, photograph_scales
-from tag2mask.processors import cpu_count
 from tag2mask.stages.backbone import BackboneSettings
 
 

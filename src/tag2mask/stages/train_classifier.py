@@ -9,6 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from tag2mask.base.settings import LATER, canonical
+from tag2mask.base.text import percent, plural
 from tag2mask.data.samples import Sample
 from tag2mask.engine.environment import Environment
 from tag2mask.engine.stage import Accumulator, Estimate, ReduceStage
@@ -17,14 +19,11 @@ from tag2mask.engine.training import TrainingSettings, TrainingStage
 from tag2mask.engine.workspace import reading_artifact
 from tag2mask.errors import SettingsError
 from tag2mask.evaluation.classification import classification_scores
-from tag2mask.evaluation.text import percent
 from tag2mask.losses.cam_consistency import cam_consistency_loss
 from tag2mask.losses.classification import multi_label_loss
 from tag2mask.networks.classifier import Classifier, ClassifierBlock, pooled
 from tag2mask.networks.inference import ScaleSettings, photograph_scales
 from tag2mask.networks.model_file import ModelHeader, load_model, save_model
-from tag2mask.plurals import plural
-from tag2mask.settings import LATER, canonical
 from tag2mask.stages.backbone import BackboneSettings, backbone_and_head
 from tag2mask.stages.timing import seconds_per_image
 from tag2mask.stages.views import ViewSettings, change_colours, load_photograph, view_photograph

@@ -8,6 +8,8 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from tag2mask.base.files import write_bytes
+from tag2mask.base.settings import LATER, canonical
 from tag2mask.data.classes import UNLABELLED
 from tag2mask.data.images import image_size
 from tag2mask.data.layers import LabelMap
@@ -20,11 +22,9 @@ from tag2mask.engine.training import TrainingSettings, TrainingStage
 from tag2mask.engine.workspace import reading_artifact
 from tag2mask.errors import SettingsError, unknown_choice
 from tag2mask.evaluation.pictures import contact_sheet, evenly_spread, save_sheet
-from tag2mask.files import write_bytes
 from tag2mask.networks.inference import InferenceSettings
 from tag2mask.networks.model_file import ModelHeader, load_model, save_model
 from tag2mask.networks.segmenter import HeadSettings, Levels, Segmenter, resize_scores, to_grid
-from tag2mask.settings import LATER, canonical
 from tag2mask.stages.backbone import BackboneSettings, backbone_and_head, take_weights
 from tag2mask.stages.frozen_features import EarlyFeatures, EarlyFeatureSettings, FrozenFeatures, FrozenFeatureSettings
 from tag2mask.stages.labels import LabelStage

@@ -9,8 +9,8 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from tag2mask.durations import duration
-from tag2mask.files import write_bytes
+from tag2mask.base.files import write_bytes
+from tag2mask.base.text import duration
 from tag2mask.study.figures import Figure
 
 _MEDIA_TYPES = {".png": "image/png", ".jpg": "image/jpeg"}

@@ -7,19 +7,19 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tag2mask.configure import parse_arguments
+from tag2mask.api.study_dcp import study_dcp
 from tag2mask.data.datasets import open_dataset
 from tag2mask.engine.environment import Environment, Runtime
 from tag2mask.engine.workspace import Workspace
 from tag2mask.methods.registry import find_method
+from tag2mask.runs.settings import parse_arguments
 from tag2mask.stages.activation_maps import ActivationMapSettings
 from tag2mask.stages.backbone import BackboneSettings
-from tag2mask.stages.class_patterns import PatternSettings
-from tag2mask.stages.pattern_labels import PatternRefinementSettings
+from tag2mask.stages.patterns.class_patterns import PatternSettings
+from tag2mask.stages.patterns.pattern_labels import PatternRefinementSettings
 from tag2mask.stages.train_classifier import ClassifierSettings
 from tag2mask.study.dcp.graph import DcpStudy, StudySettings, build_study
 from tag2mask.study.dcp.page import DcpStudyResult
-from tag2mask.study_verbs import study_dcp
 from tests.builders import TINY_OF, write_shapes
 
 BLOCKS = ("blocks.2", "blocks.4")

@@ -3,7 +3,7 @@ import pytest
 from tag2mask.engine.environment import Runtime
 from tag2mask.errors import SettingsError, WeightsError
 from tag2mask.stages.backbone import BackboneSettings
-from tag2mask.stages.superpixels import SuperpixelSettings
+from tag2mask.stages.superpixel.superpixels import SuperpixelSettings
 from tag2mask.study.superpixels import contenders
 from tag2mask.study.superpixels.contenders import (
     HIGHEST,

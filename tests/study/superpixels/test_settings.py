@@ -4,7 +4,7 @@ import pytest
 
 from tag2mask.errors import SettingsError
 from tag2mask.stages.backbone import BackboneSettings
-from tag2mask.stages.superpixels import SuperpixelSettings
+from tag2mask.stages.superpixel.superpixels import SuperpixelSettings
 from tag2mask.study.superpixels.settings import FeatureSet, StudySettings
 
 

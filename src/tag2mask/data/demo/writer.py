@@ -11,12 +11,12 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from tag2mask.base.files import ASIDE_SUFFIX, write_bytes
 from tag2mask.data.classes import BACKGROUND
 from tag2mask.data.demo.objects import DEMO_CLASSES
 from tag2mask.data.demo.scenes import DEFAULT_LONG_SIDE, render_scene
 from tag2mask.data.masks import encode_mask, read_mask
 from tag2mask.errors import DataError, SettingsError
-from tag2mask.files import ASIDE_SUFFIX, write_bytes
 
 MARKER = "demo.json"
 """Says which settings a folder was written with, and whether it is finished."""

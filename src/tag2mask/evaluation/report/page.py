@@ -11,9 +11,9 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from tag2mask.durations import duration
+from tag2mask.base.files import atomic_path
+from tag2mask.base.text import duration
 from tag2mask.evaluation.report.content import Card, ClassScores, ReportContent, Training
-from tag2mask.files import atomic_path
 
 _FIGURE = re.compile(r"(?P<before>.*?)(?P<figure>\d+(?:\.\d+)?)(?P<after>.*)", re.DOTALL)
 _DIGITS = 6  # of training losses: more than a chart can show

@@ -10,14 +10,14 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Chart
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
+from tag2mask.base.files import atomic_path
+from tag2mask.base.text import percent
 from tag2mask.data.classes import BACKGROUND, UNLABELLED
 from tag2mask.data.layers import RGB
 from tag2mask.data.masks import overlay
 from tag2mask.data.samples import Sample
 from tag2mask.engine.environment import Environment
 from tag2mask.evaluation.pictures import evenly_spread
-from tag2mask.evaluation.text import percent
-from tag2mask.files import atomic_path
 from tag2mask.stages.labels import read_truth
 from tag2mask.study.dcp.graph import DcpStudy
 from tag2mask.study.dcp.stages import PixelPlane

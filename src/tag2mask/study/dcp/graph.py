@@ -17,16 +17,16 @@ from tag2mask.stages.activation_maps import (
     score_activation_maps,
 )
 from tag2mask.stages.backbone import BackboneSettings
-from tag2mask.stages.class_patterns import ClassPatterns, PatternSettings, class_patterns
 from tag2mask.stages.evaluate import Evaluate, evaluate_labels
 from tag2mask.stages.labels import LabelStage
-from tag2mask.stages.pattern_labels import (
+from tag2mask.stages.patterns.class_patterns import ClassPatterns, PatternSettings, class_patterns
+from tag2mask.stages.patterns.pattern_labels import (
     PatternLabels,
     PatternRefinementSettings,
     pattern_labels,
     refined_pattern_labels,
 )
-from tag2mask.stages.pattern_maps import pattern_maps
+from tag2mask.stages.patterns.pattern_maps import pattern_maps
 from tag2mask.stages.train_classifier import ClassifierSettings, TrainClassifier, train_classifier
 from tag2mask.study.dcp.stages import PixelPlanes, PixelSettings
 

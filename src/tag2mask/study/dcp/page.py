@@ -5,13 +5,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tag2mask.durations import duration
+from tag2mask.base.files import write_json
+from tag2mask.base.settings import canonical
+from tag2mask.base.text import duration, percent, plural
 from tag2mask.engine.environment import Environment
 from tag2mask.engine.plan import StageRun
-from tag2mask.evaluation.text import percent
-from tag2mask.files import write_json
-from tag2mask.plurals import plural
-from tag2mask.settings import canonical
 from tag2mask.study.dcp.figures import draw_figures
 from tag2mask.study.dcp.graph import DcpStudy
 from tag2mask.study.page import write_study_page

@@ -19,8 +19,8 @@ from tag2mask.engine.stage import Estimate, PerImageStage
 from tag2mask.engine.workspace import reading_artifact
 from tag2mask.errors import SettingsError
 from tag2mask.evaluation.pictures import evenly_spread
-from tag2mask.stages.class_patterns import KEPT, ClassPatterns
 from tag2mask.stages.labels import read_truth
+from tag2mask.stages.patterns.class_patterns import KEPT, ClassPatterns
 from tag2mask.stages.timing import seconds_per_image
 
 

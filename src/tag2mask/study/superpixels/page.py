@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tag2mask.files import write_bytes
+from tag2mask.base.files import write_bytes
 from tag2mask.study.figures import Figure
 from tag2mask.study.page import write_study_page
 from tag2mask.study.superpixels.contenders import Row

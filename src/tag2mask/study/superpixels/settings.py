@@ -9,7 +9,7 @@ from tag2mask.errors import SettingsError, unknown_choice
 from tag2mask.evidence.classic_superpixels import ITERATIONS
 from tag2mask.networks.feature_blocks import KeyCentre
 from tag2mask.stages.backbone import BackboneSettings
-from tag2mask.stages.superpixels import SuperpixelSettings
+from tag2mask.stages.superpixel.superpixels import SuperpixelSettings
 
 FeatureKind = Literal["keys", "features", "rgb"]
 """What is compared between patches: keys of a transformer, the last features of a CNN, or mean colours."""

@@ -14,6 +14,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from tag2mask.base.files import write_json
 from tag2mask.data.classes import BACKGROUND, UNLABELLED
 from tag2mask.data.images import read_image
 from tag2mask.data.samples import Sample
@@ -25,7 +26,6 @@ from tag2mask.evaluation.superpixels import SuperpixelMeans
 from tag2mask.evidence.classic_superpixels import ClassicAlgorithm, classic_superpixels
 from tag2mask.evidence.normalised_cut import normalised_cut_superpixels
 from tag2mask.evidence.superpixel import discover_superpixels, label_superpixels
-from tag2mask.files import write_json
 from tag2mask.stages.crf import CRFSettings
 from tag2mask.stages.labels import read_truth
 from tag2mask.stages.views import load_photograph
@@ -112,7 +112,7 @@ class FeatureSuperpixelSettings:
         features: where patches are compared.
         rule: how superpixels are found.
         taus: thresholds; empty takes the one that was searched.
-        confidence: see `tag2mask.stages.superpixels.SuperpixelSettings`.
+        confidence: see `tag2mask.stages.superpixel.superpixels.SuperpixelSettings`.
         crf: likewise.
         max_pixels: likewise.
         photographs: how many, evenly spread; 0 for all.

@@ -1,0 +1,1 @@
+"""What users import: one module per verb."""

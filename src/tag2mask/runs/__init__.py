@@ -1,0 +1,1 @@
+"""One run of a method: its settings, input check, record, folder, report, listing and pruning."""

@@ -1,0 +1,1 @@
+"""PSA's stages: confident labels, AffinityNet, the random walk and its masks."""

@@ -1,0 +1,1 @@
+"""SSDD's stages: segmenters and DD-Nets, difference maps, refined seeds."""

@@ -1,0 +1,177 @@
+"""SSDD's static training: a segmenter on fixed masks and, beside it, a network that predicts where others differ."""
+
+from pathlib import Path
+from typing import Any, ClassVar
+
+from torch import Tensor
+
+from tag2mask.base.files import atomic_path
+from tag2mask.base.settings import canonical
+from tag2mask.engine.environment import Environment
+from tag2mask.engine.system import Batch, Losses, ParameterGroup, Position, System
+from tag2mask.engine.workspace import reading_artifact
+from tag2mask.losses.difference import difference_loss
+from tag2mask.networks.difference_net import DifferenceNet, load_difference_nets, save_difference_nets
+from tag2mask.networks.segmenter import Levels, Segmenter
+from tag2mask.refine.difference import difference_map, missing_classes
+from tag2mask.stages.difference.difference_settings import DifferenceNetSettings, check_paired
+from tag2mask.stages.labels import LabelStage
+from tag2mask.stages.train_classifier import TrainClassifier
+from tag2mask.stages.train_segmenter import INSIDE, PRESENT, SegmentationSystem, SegmenterSettings, TrainSegmenter
+from tag2mask.supervision.fixed_masks import FixedMasks
+from tag2mask.supervision.targets import Targets
+
+DIFFERENCE_FILE = "difference.safetensors"
+
+_AFTER = "after"  # batch entry of the other mask; the one before is "labels"
+_NET = "difference"  # the network's name in its file
+
+
+class StaticSystem(SegmentationSystem):
+    """A segmenter on the masks before, and a DD-Net on the pairs (Shimoda & Yanai, SSDD, ICCV 2019, eq. 5 and 6).
+
+    The DD-Net's gradient does not reach the segmenter: it reads features without gradient.
+
+    Args:
+        network: the segmenter.
+        difference: the DD-Net, for its hidden layer, early features and classes.
+        lost_below: photographs of which the change loses a class this far teach the DD-Net nothing.
+        options: further ones of `SegmentationSystem`.
+    """
+
+    def __init__(self, network: Segmenter, difference: DifferenceNet, *, lost_below: float, **options: Any) -> None:
+        super().__init__(network, FixedMasks(), **options)
+        self.difference = difference
+        self.lost_below = lost_below
+
+    def forward(self, batch: Batch, position: Position) -> Losses:
+        """L_static by its two parts: "segmentation" (the objective, on before) and "change".
+
+        "change" is the mean of the two difference losses, from before and from after. A photograph whose crop loses a
+        class takes no part in it, and neither does the padding.
+        """
+        before, after = batch["labels"], batch[_AFTER]
+        levels = self.levels(batch)
+        (segmentation,) = self.objective(batch, levels.scores, Targets(labels=before)).values()
+        differs = difference_map(before, after)
+        good = ~missing_classes(before, after, batch[PRESENT], share=self.lost_below).any(1)
+        (of_before, count), (of_after, _) = (
+            difference_loss(logits, differs, inside=batch[INSIDE], samples=good)
+            for logits in self.differences(levels, before, after)
+        )
+        return {"segmentation": segmentation, "change": ((of_before + of_after) / 2, count)}
+
+    def differences(self, levels: Levels, before: Tensor, after: Tensor) -> tuple[Tensor, Tensor]:
+        """d of both masks of a pair: where each says that the other differs.
+
+        Args:
+            levels: of the photographs, as `levels` gives them.
+            before: class ids (N, h, w) on the label grid.
+            after: the other mask.
+
+        Returns:
+            logits, float32 (N, h, w) each.
+        """
+        return self.difference.pair(self.difference.shared(levels.hidden, levels.early), before, after)
+
+    def parameter_groups(self) -> dict[str, list[ParameterGroup]]:
+        trained = [parameter for parameter in self.difference.parameters() if parameter.requires_grad]
+        return {**super().parameter_groups(), "difference": [ParameterGroup(trained, self.head_multiplier)]}
+
+
+class TrainDifference(TrainSegmenter):
+    """Trains a segmenter on the masks before and a DD-Net on the pairs of masks before and after.
+
+    Leaves ``model.safetensors``, the segmenter as any other, and ``difference.safetensors``, the DD-Net.
+
+    Args:
+        before: masks that are learnt, m_psa in the paper.
+        after: masks that another step made of them, m_crf0 in the paper.
+        settings: the segmenter and the training of both; a head with one hidden layer.
+        difference: the DD-Net.
+        lost_below: see `StaticSystem`.
+        start: a classifier whose backbone is gone on from; None starts from the pretrained one.
+
+    Raises:
+        SettingsError: settings do not go together.
+    """
+
+    name = "difference_net"
+    version = 1
+    own_needs: ClassVar[frozenset[str]] = frozenset({PRESENT, INSIDE})
+
+    def __init__(
+        self,
+        before: LabelStage,
+        after: LabelStage,
+        settings: SegmenterSettings,
+        difference: DifferenceNetSettings,
+        *,
+        lost_below: float = 0.5,
+        start: TrainClassifier | None = None,
+    ) -> None:
+        check_paired(settings)
+        if before.split != after.split:
+            raise ValueError(f"masks of {before.split} and of {after.split} make no pairs")
+        self.before, self.after = before, after
+        self.difference = difference
+        self.lost_below = lost_below
+        super().__init__(
+            before,
+            settings,
+            maps={_AFTER: after},
+            start=start,
+            early=difference.low(settings.backbone, cached=settings.cache_features),
+        )
+
+    def identity(self, env: Environment) -> Any:
+        return [super().identity(env), canonical(self.difference, for_fingerprint=True), self.lost_below]
+
+    def _system(self, network: Segmenter) -> StaticSystem:
+        return self._pair(network, self.difference.create(network, self.early))
+
+    def _pair(self, network: Segmenter, difference: DifferenceNet) -> StaticSystem:
+        return StaticSystem(
+            network,
+            difference,
+            lost_below=self.lost_below,
+            objective=self.objective,
+            head_multiplier=self.settings.training.head_multiplier,
+            after=self.settings.backbone.frozen_until if self.features else None,
+            early=self.early or None,
+        )
+
+    def difference_path(self, env: Environment) -> Path:
+        """The file of the DD-Net."""
+        return self.folder(env) / DIFFERENCE_FILE
+
+    def save(self, system: System, env: Environment, path: Path) -> None:
+        assert isinstance(system, StaticSystem)
+        # Before the model file, whose presence says that the training is over.
+        with atomic_path(self.difference_path(env)) as aside:
+            save_difference_nets(
+                aside,
+                {_NET: system.difference},
+                {"classes": env.dataset.classes, "low_block": self.early, "label_stride": self.settings.label_stride},
+            )
+        super().save(system, env, path)
+
+    def load_nets(self, env: Environment) -> tuple[Segmenter, DifferenceNet]:
+        """The trained segmenter and DD-Net, on the environment's device, in evaluation mode.
+
+        Raises:
+            WorkspaceError: a file is missing or damaged.
+        """
+        path = self.difference_path(env)
+        with reading_artifact(path, self.folder(env)):
+            difference = load_difference_nets(path)[_NET]
+        return self.load(env), env.runtime.place(difference)
+
+    def trained_system(self, env: Environment) -> StaticSystem:
+        return env.runtime.place(self._pair(*self.load_nets(env))).eval()
+
+    def photograph_system(self, env: Environment) -> StaticSystem:
+        """The same for photographs whose features are not kept: it reads "image" in any case."""
+        system = self.trained_system(env)
+        system.after = None
+        return system

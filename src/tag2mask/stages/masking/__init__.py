@@ -1,0 +1,1 @@
+"""Image masking's stages: refined saliency, its training and attention maps."""

@@ -1,0 +1,1 @@
+"""Stages on superpixels: discovering them, and their quality as seeds."""

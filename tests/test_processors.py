@@ -1,7 +1,0 @@
-import os
-
-from tag2mask.processors import cpu_count
-
-
-def test_cpu_count() -> None:
-    assert 1 <= cpu_count() <= (os.cpu_count() or 1)
