@@ -22,6 +22,7 @@ from bench.training import apart_norms, prepared
 from tag2mask.base.files import atomic_path
 from tag2mask.data.samples import Sample
 from tag2mask.engine.environment import Environment
+from tag2mask.engine.graph import distinct
 from tag2mask.engine.stage import PerImageStage, map_threads
 from tag2mask.engine.training import TrainingStage
 from tag2mask.networks.classifier import Classifier
@@ -145,7 +146,7 @@ def compared(stage: PerImageStage, env: Environment) -> dict[str, Inference]:
 def rows(setting: Setting) -> Iterator[Row]:
     with tempfile.TemporaryDirectory() as name:
         env, plan = prepared("cam", setting.threads, Path(name))
-        cams = next(stage for stage in plan.distinct(env) if isinstance(stage, MakeActivationMaps))
+        cams = next(stage for stage in distinct(plan.stages(), env) if isinstance(stage, MakeActivationMaps))
         segmenter = plan.model
         assert isinstance(segmenter, TrainSegmenter)
         assert segmenter.features is not None

@@ -24,6 +24,7 @@ from bench.harness import PHOTOGRAPHS, Contender, Row, Setting, side_by_side
 from tag2mask.data.demo import write_demo_data
 from tag2mask.data.samples import Split
 from tag2mask.engine.environment import Environment, Runtime
+from tag2mask.engine.graph import distinct
 from tag2mask.engine.plan import Plan
 from tag2mask.engine.progress import Reporter
 from tag2mask.engine.system import Position, total_loss
@@ -166,7 +167,7 @@ def trainings(stage: TrainingStage, env: Environment) -> Iterator[tuple[str, Tra
 def rows(setting: Setting) -> Iterator[Row]:
     with tempfile.TemporaryDirectory() as name:
         env, plan = prepared("cam", setting.threads, Path(name))
-        (classifier,) = (stage for stage in plan.distinct(env) if isinstance(stage, TrainClassifier))
+        (classifier,) = (stage for stage in distinct(plan.stages(), env) if isinstance(stage, TrainClassifier))
         _, plan = prepared("supervised", setting.threads, Path(name))
         segmenter = plan.model
         assert isinstance(segmenter, TrainSegmenter)

@@ -146,7 +146,7 @@ def _run_help(arguments: argparse.Namespace) -> int:
 
 def _run(name: str, words: list[str]) -> int:
     from tag2mask.api.run import dry_run, run_configuration
-    from tag2mask.engine.plan import forecast_table
+    from tag2mask.engine.graph import forecast_table
     from tag2mask.engine.progress import Reporter
     from tag2mask.methods.registry import find_method
     from tag2mask.runs.settings import parse_arguments

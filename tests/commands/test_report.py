@@ -1,7 +1,6 @@
 from pathlib import Path
 
 import pytest
-import tag2mask.api.verbs
 
 from tag2mask.cli import main
 
@@ -13,7 +12,7 @@ def test_words_reach_the_verb(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Ca
         calls.append((run, out, gallery, allow_pickle))
         return Path("made.html")
 
-    monkeypatch.setattr(tag2mask.api.verbs, "report", report)
+    monkeypatch.setattr("tag2mask.api.report.report", report)
     assert main(["report", "runs/cam-1"]) == 0
     assert main(["report", "runs/cam-1", "--out", "here.html", "--gallery", "2", "--allow_pickle"]) == 0
     assert calls == [("runs/cam-1", None, None, False), ("runs/cam-1", "here.html", 2, True)]

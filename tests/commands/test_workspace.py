@@ -2,9 +2,10 @@ import json
 from pathlib import Path
 
 import pytest
-from tests.test_housekeeping import everything, root  # noqa: F401  (a fixture)
 
 from tag2mask.cli import main
+from tests.runs.conftest import root  # noqa: F401  (a fixture)
+from tests.runs.workspaces import everything
 
 Capture = pytest.CaptureFixture[str]
 

@@ -164,7 +164,7 @@ def test_a_finished_run_that_is_interrupted_when_given_again(
     (record,) = (tmp_path / "ws" / "runs").glob("*/run.json")
     before = record.read_bytes()
     with monkeypatch.context() as patch:
-        patch.setattr("tag2mask.api.run.run_plan", interrupt)
+        patch.setattr("tag2mask.api.run.run_stages", interrupt)
         assert main(run(home, home / "data", tmp_path / "ws")) == 130
     assert record.read_bytes() == before
     assert main(["report", str(record.parent)]) == 0

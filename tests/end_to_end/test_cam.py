@@ -15,7 +15,8 @@ from tag2mask.api.run import run_configuration
 from tag2mask.cli import main
 from tag2mask.data.masks import read_mask
 from tag2mask.engine.environment import Environment
-from tag2mask.engine.plan import Plan, run_plan
+from tag2mask.engine.graph import run_stages
+from tag2mask.engine.plan import Plan
 from tag2mask.engine.progress import Reporter
 from tag2mask.errors import DataError
 from tag2mask.methods.registry import METHODS
@@ -130,7 +131,7 @@ def test_masks_are_opened_by_evaluation_alone(home: Path, tmp_path: Path) -> Non
     for mask in (tmp_path / "data" / "SegmentationClass").iterdir():
         mask.write_bytes(b"unreadable")
     env, plan = plan_without_truth(tmp_path)
-    run_plan(plan, env)
+    run_stages(plan.stages(), env)
     # Not only do they train: they come to the very files that they come to with readable masks.
     for name, content in file_bytes(tmp_path / "ws" / "stages").items():
         assert (home / "ws" / "stages" / name).read_bytes() == content, name

@@ -18,7 +18,8 @@ from PIL import Image
 from tag2mask import ssdd
 from tag2mask.cli import main
 from tag2mask.data.masks import read_mask
-from tag2mask.engine.plan import Plan, run_plan
+from tag2mask.engine.graph import run_stages
+from tag2mask.engine.plan import Plan
 from tag2mask.engine.progress import Reporter
 from tag2mask.methods.registry import METHODS
 from tag2mask.networks.model_file import load_model
@@ -223,7 +224,7 @@ def test_every_switch_changes_the_model(home: Path, method: str, changes: dict[s
         METHODS[method], ["--config", str(home / f"{method}.yaml"), *as_arguments({**given, **changes})]
     )
     env, plan = prepare(configuration, Reporter(quiet=True))
-    run_plan(Plan(plan.model, plan.predictions, {}), env)
+    run_stages([plan.model, plan.predictions], env)
     before = json.loads((run_folder(home, method) / "run.json").read_text())["model"]
     other = plan.model.model_path(env).read_bytes()
     assert other != (run_folder(home, method) / before).read_bytes()
@@ -238,7 +239,7 @@ def test_masks_are_opened_by_evaluation_alone(home: Path, tmp_path: Path, method
     configuration = parse_arguments(METHODS[method], ["--config", str(home / f"{method}.yaml"), *as_arguments(given)])
     env, plan = prepare(configuration, Reporter(quiet=True))
     results = {name: stage for name, stage in plan.results.items() if "masks" not in stage.reads}
-    run_plan(Plan(plan.model, plan.predictions, results), env)
+    run_stages(Plan(plan.model, plan.predictions, results).stages(), env)
     for name, content in file_bytes(tmp_path / "ws" / "stages").items():
         assert (home / "ws" / "stages" / name).read_bytes() == content, name
 

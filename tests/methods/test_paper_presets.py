@@ -12,8 +12,9 @@ from PIL import Image
 
 from tag2mask.cli import main
 from tag2mask.engine.environment import Environment
+from tag2mask.engine.graph import distinct, run_stages
 from tag2mask.engine.logs import read_log
-from tag2mask.engine.plan import Plan, run_plan
+from tag2mask.engine.plan import Plan
 from tag2mask.engine.progress import Reporter
 from tag2mask.engine.training import TrainingStage
 from tag2mask.errors import SettingsError
@@ -758,5 +759,5 @@ def test_two_steps_of_every_training(name: str, tmp_path: Path) -> None:
 def trainings(plan: Plan, env: Environment) -> list[TrainingStage]:
     """Makes the plan's model and masks; the trainings it took, inputs first."""
     made = Plan(plan.model, plan.predictions, results={})
-    run_plan(made, env)
-    return [stage for stage in made.distinct(env) if isinstance(stage, TrainingStage)]
+    run_stages(made.stages(), env)
+    return [stage for stage in distinct(made.stages(), env) if isinstance(stage, TrainingStage)]

@@ -10,8 +10,9 @@ from tag2mask.api.predict import prediction_settings
 from tag2mask.base.settings import canonical
 from tag2mask.base.text import percent
 from tag2mask.engine.environment import Environment
+from tag2mask.engine.graph import StageRun, run_stages
 from tag2mask.engine.logs import TrainingLog
-from tag2mask.engine.plan import Plan, StageRun, run_plan
+from tag2mask.engine.plan import Plan
 from tag2mask.engine.progress import Reporter
 from tag2mask.methods.registry import METHODS
 from tag2mask.networks.model_file import load_model, read_header
@@ -30,7 +31,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
     given = {**places, **TINY, "pictures": 3, "prediction": {"inference": {"long_side": 48}, "use_crf": False}}
     configuration = parse_arguments(METHODS["cam"], as_arguments(given))
     env, plan = prepare(configuration, Reporter(quiet=True))
-    runs = run_plan(plan, env)
+    runs = run_stages(plan.stages(), env)
     return write_run(plan, runs, configuration, env), env, plan, runs, configuration
 
 

@@ -7,6 +7,7 @@ from PIL import Image
 from tag2mask import input_check
 from tag2mask.data.masks import read_mask, write_mask
 from tag2mask.engine.environment import Environment
+from tag2mask.engine.graph import ordered
 from tag2mask.engine.plan import Plan
 from tag2mask.engine.progress import Reporter
 from tag2mask.engine.workspace import Workspace
@@ -46,7 +47,7 @@ def read(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 def test_everything_is_read_once_and_remembered(data: Path, tmp_path: Path, read: list[str]) -> None:
     plan, env = prepared(tmp_path)
-    check_input(plan, env)
+    check_input(plan.stages(), env)
     assert sorted(read) == sorted(
         [f"shape_{n:02d}.png" for n in range(9)] + [f"mask of shape_{n:02d}" for n in range(9)]
     )
@@ -63,7 +64,7 @@ def test_everything_is_read_once_and_remembered(data: Path, tmp_path: Path, read
 
 def test_masks_that_no_stage_reads_are_not_opened(data: Path, tmp_path: Path, read: list[str]) -> None:
     plan, env = prepared(tmp_path)
-    check_input(Plan(plan.model, plan.predictions, {}), env)
+    check_input(ordered([plan.model, plan.predictions]), env)
     assert sorted(read) == [f"shape_{n:02d}.png" for n in range(9)]
 
 
@@ -84,7 +85,7 @@ def test_the_saliency_network_is_tried_before_anything_runs(data: Path, tmp_path
     saliency = {"saliency.source": "onnx", "saliency.path": tmp_path / "net.onnx", "seeds.background": "saliency"}
     env, plan = prepare(parse_arguments(METHODS["dsrg"], as_arguments(given | saliency)), Reporter(quiet=True))
     with pytest.raises(WeightsError, match=r"net\.onnx: not a readable ONNX file"):
-        check_input(plan, env)
+        check_input(plan.stages(), env)
     assert not (tmp_path / "ws").exists()
 
 
@@ -98,7 +99,7 @@ def test_saliency_maps_are_tried_once(data: Path, tmp_path: Path, monkeypatch: p
     monkeypatch.setattr(MakeSaliencyMaps, "check", lambda self, env: tried.append(self.settings.source))
     for _ in range(2):
         env, plan = prepare(configuration, Reporter(quiet=True))
-        check_input(plan, env)
+        check_input(plan.stages(), env)
         env.workspace.save_digests()
     assert tried == ["folder"]
 
@@ -161,5 +162,5 @@ def test_nothing_is_kept_where_there_is_no_workspace(data: Path, tmp_path: Path,
     plan, env = prepared(tmp_path)
     env.workspace.check_free()
     with pytest.raises(DataError):
-        check_input(plan, env)
+        check_input(plan.stages(), env)
     assert list(tmp_path.rglob("ws/*")) == []

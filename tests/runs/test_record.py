@@ -6,7 +6,8 @@ import pytest
 
 from tag2mask.base.settings import canonical
 from tag2mask.engine.environment import Environment
-from tag2mask.engine.plan import Plan, StageRun
+from tag2mask.engine.graph import StageRun, distinct
+from tag2mask.engine.plan import Plan
 from tag2mask.engine.progress import Reporter
 from tag2mask.errors import WorkspaceError
 from tag2mask.methods.registry import METHODS, find_method
@@ -44,7 +45,9 @@ def test_a_run_that_starts_says_all_that_is_needed_to_make_its_settings_again(
     assert record.photographs == {"train": 6, "val": 3}
     assert record.versions["torch"]
     assert datetime.fromisoformat(record.started).tzinfo is not None
-    assert [stage.folder for stage in record.stages] == [stage.folder(env).name for stage in plan.distinct(env)]
+    assert [stage.folder for stage in record.stages] == [
+        stage.folder(env).name for stage in distinct(plan.stages(), env)
+    ]
     monkeypatch.chdir("/")
     settings = {**record.settings, **record.run, **record.runtime, "data": record.data}
     again = parse_arguments(find_method(record.method), as_arguments(settings))
@@ -56,7 +59,7 @@ def test_a_run_that_starts_says_all_that_is_needed_to_make_its_settings_again(
 def test_a_run_that_ends_adds_times_and_figures(prepared: Prepared) -> None:
     configuration, env, plan = prepared
     begin_run(plan, configuration, env)
-    runs = [StageRun(stage, 1.26, index == 0) for index, stage in enumerate(plan.distinct(env))]
+    runs = [StageRun(stage, 1.26, index == 0) for index, stage in enumerate(distinct(plan.stages(), env))]
     started = "2024-01-02T03:04:05+01:00"
     record = finish_run(plan, runs, {"val": {"mean_iou": 0.5}}, configuration, env, started=started)
     assert record == read_record(run_folder(plan, "cam", env))
@@ -74,7 +77,7 @@ def test_an_end_without_a_start_is_recorded_too(prepared: Prepared) -> None:
 
 def test_a_finished_run_stays_finished_until_there_is_something_newer(prepared: Prepared) -> None:
     configuration, env, plan = prepared
-    for stage in plan.distinct(env):
+    for stage in distinct(plan.stages(), env):
         stage.folder(env).mkdir(parents=True)
         (stage.folder(env) / "stage.json").write_text("{}")
     path = run_folder(plan, "cam", env) / RUN_FILE
@@ -93,7 +96,7 @@ def test_a_finished_run_stays_finished_until_there_is_something_newer(prepared: 
 
 def test_a_finished_run_with_a_stage_gone_is_running_again(prepared: Prepared) -> None:
     configuration, env, plan = prepared
-    *rest, _ = plan.distinct(env)
+    *rest, _ = distinct(plan.stages(), env)
     for stage in rest:
         stage.folder(env).mkdir(parents=True)
         (stage.folder(env) / "stage.json").write_text("{}")

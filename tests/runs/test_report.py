@@ -19,8 +19,9 @@ from tag2mask.base.settings import canonical
 from tag2mask.cli import main
 from tag2mask.data.masks import MaskFile
 from tag2mask.engine.environment import Environment, Runtime
+from tag2mask.engine.graph import distinct, run_stages
 from tag2mask.engine.logs import read_log
-from tag2mask.engine.plan import Plan, run_plan
+from tag2mask.engine.plan import Plan
 from tag2mask.engine.progress import Reporter
 from tag2mask.errors import SettingsError, WorkspaceError
 from tag2mask.evaluation.report.content import Card, ReportContent
@@ -55,7 +56,7 @@ def make(folder: Path, **given: Any) -> Made:
     places = {"data": folder / "data", "workspace": folder / "ws", "threads": 2, "device": "cpu", "pictures": 0}
     configuration = parse_arguments(METHODS["cam"], as_arguments({**places, **TINY, **given}))
     env, plan = prepare(configuration, Reporter(quiet=True))
-    result = write_run(plan, run_plan(plan, env), configuration, env)
+    result = write_run(plan, run_stages(plan.stages(), env), configuration, env)
     return Made(result, configuration, env, plan)
 
 
@@ -292,7 +293,7 @@ def test_the_device_of_the_run_need_not_be_there(made: Made, copied: Path, tmp_p
     absent = Environment(
         made.env.dataset, made.env.workspace, Runtime(**runtime), made.env.reporter, device_needed=False
     )
-    names = {stage.folder(made.env).name: stage.folder(absent).name for stage in made.plan.distinct(made.env)}
+    names = {stage.folder(made.env).name: stage.folder(absent).name for stage in distinct(made.plan.stages(), made.env)}
     assert not set(names) & set(names.values())
     for name, other in names.items():
         (copied.parents[1] / "stages" / name).rename(copied.parents[1] / "stages" / other)

@@ -11,7 +11,8 @@ from tag2mask.data.images import image_size
 from tag2mask.data.masks import encode_mask
 from tag2mask.data.samples import Sample
 from tag2mask.engine.environment import Environment
-from tag2mask.engine.plan import Plan, run_plan
+from tag2mask.engine.graph import distinct, run_stages
+from tag2mask.engine.plan import Plan
 from tag2mask.engine.progress import Reporter
 from tag2mask.engine.stage import Estimate, Stage
 from tag2mask.engine.training import TrainingSettings
@@ -46,7 +47,7 @@ class Finished(NamedTuple):
 
     def stage(self, kind: type[S]) -> S:
         """The plan's stage of a kind."""
-        (found,) = (stage for stage in self.plan.distinct(self.env) if type(stage) is kind)
+        (found,) = (stage for stage in distinct(self.plan.stages(), self.env) if type(stage) is kind)
         return found
 
 
@@ -60,7 +61,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Finished:
     places = {"data": folder / "data", "workspace": folder / "workspace", "device": "cpu", "threads": 1, "bound": True}
     configuration = parse_arguments(METHODS["cam"], as_arguments({**places, **TINY}))
     env, plan = prepare(configuration, Reporter(quiet=True))
-    run_plan(plan, env)
+    run_stages(plan.stages(), env)
     return Finished(env, plan, configuration.settings)
 
 

@@ -21,7 +21,8 @@ from tag2mask.data.samples import Sample
 from tag2mask.data.view import SCORES, to_view, whole_view
 from tag2mask.engine.environment import Environment
 from tag2mask.engine.fingerprint import fingerprint
-from tag2mask.engine.plan import Plan, run_plan
+from tag2mask.engine.graph import ordered, run_stages
+from tag2mask.engine.plan import Plan
 from tag2mask.engine.stage import Estimate, map_threads
 from tag2mask.errors import DataError, SettingsError, WeightsError, WorkspaceError
 from tag2mask.methods.registry import METHODS
@@ -397,7 +398,7 @@ class TestTruth:
         labels = Above(stage)
         segmenter = train_segmenter(labels, _tiny(env.dataset.root.parent).settings.segmenter)
         with pytest.raises(DataError, match=told):
-            check_input(Plan(segmenter, labels, {}), env)
+            check_input(ordered([segmenter, labels]), env)
         assert not stage.folder(env).exists()
 
     def test_the_mark_is_loud(self, env: Environment) -> None:
@@ -476,7 +477,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[RunResult, Plan, Env
     truth = true_masks()
     results = {"labels": evaluate_labels(labels), "val": evaluate_labels(masks), "truth": evaluate_labels(truth)}
     plan = Plan(model=segmenter, predictions=masks, results=results)
-    runs = run_plan(plan, env)
+    runs = run_stages(plan.stages(), env)
     return write_run(plan, runs, configuration, env), plan, env
 
 

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from tag2mask.engine.environment import Environment
-from tag2mask.engine.plan import StageForecast, forecast, run_plan
+from tag2mask.engine.graph import StageForecast, forecast, run_stages
 from tag2mask.engine.progress import Reporter
 from tag2mask.methods.registry import find_method
 from tag2mask.runs.folder import RunResult, write_run
@@ -63,13 +63,13 @@ def run_configuration(configuration: Configuration, reporter: Reporter) -> RunRe
     env, plan = prepare(configuration, reporter)
     # Told before photographs are read, which takes minutes the first time.
     env.workspace.check_free()
-    check_input(plan, env)
+    check_input(plan.stages(), env)
     with env.workspace.lock():
         started = begin_run(plan, configuration, env).started
-        return write_run(plan, run_plan(plan, env), configuration, env, started=started)
+        return write_run(plan, run_stages(plan.stages(), env), configuration, env, started=started)
 
 
 def dry_run(configuration: Configuration, reporter: Reporter) -> tuple[list[StageForecast], Environment]:
     """What a run would do: stages, what is there already, an estimate of time and disk. Nothing is written."""
     env, plan = prepare(configuration, reporter)
-    return forecast(plan, env), env
+    return forecast(plan.stages(), env), env

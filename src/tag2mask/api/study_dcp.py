@@ -6,7 +6,7 @@ from typing import Any
 
 from tag2mask.data.datasets import Layout
 from tag2mask.engine.environment import Environment
-from tag2mask.engine.plan import run_plan
+from tag2mask.engine.graph import run_stages
 from tag2mask.engine.progress import Reporter
 from tag2mask.engine.workspace import Workspace
 from tag2mask.errors import SettingsError
@@ -70,9 +70,9 @@ def study_dcp(
     patterns = method.patterns.at(*(blocks or last_blocks(method.classifier.backbone)))
     study = build_study(StudySettings(method.classifier, method.cams, patterns, method.refinement), env, classes)
     env.workspace.check_free()
-    check_input(study.plan(), env)
+    check_input(study.stages(), env)
     with env.workspace.lock():
-        runs = run_plan(study.plan(), env)
+        runs = run_stages(study.stages(), env)
         return write_study(study, runs, photographs, env, Path(out))
 
 

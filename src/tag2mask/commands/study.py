@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 from tag2mask.commands.parsers import add_command, add_group, add_machine, machine_of
 
 if TYPE_CHECKING:
-    from tag2mask.api.study_superpixels import SuperpixelStudyResult
     from tag2mask.commands.parsers import Commands
     from tag2mask.study.dcp.page import DcpStudyResult
+    from tag2mask.study.superpixels.report import SuperpixelStudyResult
 
 SUPERPIXELS_HELP = """\
 Compares superpixels discovered in a self-supervised transformer with other features, other rules and SLIC, SEEDS and

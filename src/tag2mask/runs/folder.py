@@ -12,7 +12,8 @@ from tag2mask.base.text import duration
 from tag2mask.data.images import read_image
 from tag2mask.data.masks import overlay
 from tag2mask.engine.environment import Environment
-from tag2mask.engine.plan import Plan, StageRun
+from tag2mask.engine.graph import StageRun
+from tag2mask.engine.plan import Plan
 from tag2mask.engine.stage import PerImageStage, Stage
 from tag2mask.engine.training import MODEL_FILE, TrainingStage
 from tag2mask.evaluation.pictures import contact_sheet, evenly_spread, plot_lines, save_sheet

@@ -2,7 +2,7 @@
 
 import contextlib
 import shlex
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -10,8 +10,7 @@ from pathlib import Path
 from tag2mask.data.images import read_image
 from tag2mask.engine.environment import Environment
 from tag2mask.engine.fingerprint import fingerprint
-from tag2mask.engine.plan import Plan
-from tag2mask.engine.stage import map_threads
+from tag2mask.engine.stage import Stage, map_threads
 from tag2mask.errors import DataError, WorkspaceError
 from tag2mask.stages.labels import read_truth
 from tag2mask.stages.saliency_maps import SaliencyStage
@@ -32,7 +31,7 @@ class _Check:
     read: Callable[[], object]
 
 
-def check_input(plan: Plan, env: Environment) -> None:
+def check_input(stages: Sequence[Stage], env: Environment) -> None:
     """Decodes the photographs of a data set and, where a stage reads them, their masks; several at a time.
 
     Then the maps or the network that saliency comes from are tried, where the user gave them.
@@ -40,15 +39,19 @@ def check_input(plan: Plan, env: Environment) -> None:
     A truncated photograph would otherwise end a run when its turn comes, after hours maybe. What was found sound is
     remembered by its content, so that the next run in the workspace does not read it again.
 
+    Args:
+        stages: that will be made, each after its inputs.
+        env: what they will be made in.
+
     Raises:
         DataError: one cannot be used; the message names the first, photographs before masks and both in the order of
             the lists, and says of how many photographs they or their masks cannot be used.
         Tag2MaskError: a saliency map or the saliency network cannot be used.
     """
-    checks = [check for check in _checks(plan, env) if not env.workspace.is_sound(check.content)]
+    checks = [check for check in _checks(stages, env) if not env.workspace.is_sound(check.content)]
     if checks:
         _read(checks, env)
-    for stage in plan.stages():
+    for stage in stages:
         if isinstance(stage, SaliencyStage) and not env.workspace.is_sound(stage.fingerprint(env)):
             stage.check(env)
             env.workspace.remember_sound(stage.fingerprint(env))
@@ -93,14 +96,14 @@ def _keep_what_is_sound(env: Environment) -> None:
             env.workspace.save_digests()
 
 
-def _checks(plan: Plan, env: Environment) -> Iterator[_Check]:
+def _checks(stages: Sequence[Stage], env: Environment) -> Iterator[_Check]:
     """What has to be read: photographs in the order of the lists, then masks likewise."""
     digest, classes = env.workspace.digest, env.dataset.num_classes
     for split in env.dataset.splits:
         for sample in split:
             content = fingerprint(["photograph", digest(sample.image)])
             yield _Check(content, sample.image, partial(read_image, sample.image))
-    for stage in plan.stages():
+    for stage in stages:
         if "masks" in stage.reads:
             for sample in stage.samples(env):
                 if sample.mask is not None:

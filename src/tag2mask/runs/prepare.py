@@ -93,7 +93,7 @@ def _check_truth(method: Method, plan: Plan, env: Environment) -> None:
     Raises:
         DataError: a photograph it trains on has none.
     """
-    for stage in Plan(plan.model, plan.predictions, {}).stages():
+    for stage in plan.learning():
         missing = [sample for sample in stage.samples(env) if sample.mask is None] if "masks" in stage.reads else []
         if missing:
             raise DataError(

@@ -17,7 +17,9 @@ from tag2mask.errors import WorkspaceError
 
 if TYPE_CHECKING:  # they import torch, which who only reads records can do without
     from tag2mask.engine.environment import Environment
-    from tag2mask.engine.plan import Plan, StageRun
+    from tag2mask.engine.graph import StageRun
+    from tag2mask.engine.plan import Plan
+    from tag2mask.engine.stage import Stage
     from tag2mask.runs.settings import Configuration
 
 RUN_FILE = "run.json"
@@ -88,11 +90,16 @@ class RunRecord:
     masks: str = "masks"
 
 
+def _stages(plan: "Plan", env: "Environment") -> "list[Stage]":
+    from tag2mask.engine.graph import distinct  # imports torch
+
+    return distinct(plan.stages(), env)
+
+
 def run_folder(plan: "Plan", method: str, env: "Environment") -> Path:
     """The folder of a run, ``<workspace>/runs/<method>-<fingerprint>/``: the same stages are the same run."""
-    return (
-        env.workspace.runs / f"{method}-{fingerprint(sorted(stage.fingerprint(env) for stage in plan.distinct(env)))}"
-    )
+    made = sorted(stage.fingerprint(env) for stage in _stages(plan, env))
+    return env.workspace.runs / f"{method}-{fingerprint(made)}"
 
 
 def begin_run(plan: "Plan", configuration: "Configuration", env: "Environment") -> RunRecord:
@@ -109,7 +116,7 @@ def begin_run(plan: "Plan", configuration: "Configuration", env: "Environment") 
     """
     folder = run_folder(plan, configuration.method.name, env)
     record = _started(plan, configuration, env)
-    if not (_is_finished(folder) and all(stage.complete(env) for stage in plan.distinct(env))):
+    if not (_is_finished(folder) and all(stage.complete(env) for stage in _stages(plan, env))):
         write_record(folder, record)
     return record
 
@@ -173,7 +180,7 @@ def _started(plan: "Plan", configuration: "Configuration", env: "Environment") -
         settings=canonical(configuration.settings),
         run=canonical(configuration.run),
         runtime=dataclasses.asdict(env.runtime),
-        stages=tuple(StageRecord(stage.name, stage.split, stage.folder(env).name) for stage in plan.distinct(env)),
+        stages=tuple(StageRecord(stage.name, stage.split, stage.folder(env).name) for stage in _stages(plan, env)),
         directory=str(Path.cwd()),
         classes=env.dataset.classes,
         photographs={split.name: len(split) for split in env.dataset.splits},

@@ -18,6 +18,7 @@ from tag2mask.data.images import read_image
 from tag2mask.data.layers import LabelMap, MapLayer, Picture
 from tag2mask.data.samples import Sample
 from tag2mask.engine.environment import Environment, SplitName
+from tag2mask.engine.graph import distinct
 from tag2mask.engine.logs import read_log
 from tag2mask.engine.plan import Plan
 from tag2mask.engine.stage import Stage, map_in_order
@@ -140,7 +141,7 @@ def check_artifacts(folder: Path, record: RunRecord, plan: Plan, env: Environmen
     settings = str(folder / SETTINGS_FILE) if (folder / SETTINGS_FILE).is_file() else "FILE"
     places = ["--data", record.data, "--workspace", str(env.workspace.root)]
     again = shlex.join(["tag2mask", "run", record.method, "--config", settings, *places])
-    for stage in plan.distinct(env):
+    for stage in distinct(plan.stages(), env):
         name = stage.folder(env).name
         if name not in made:
             reason = f"photographs, weights or tag2mask have changed since: it would have the stage {name}"
@@ -273,7 +274,7 @@ def _rankings(plan: Plan) -> list[str]:
 
 def _trainings(plan: Plan, env: Environment) -> dict[str, TrainingStage]:
     """Trainings by name; where two share one, with the result that each was made for."""
-    stages = [stage for stage in plan.distinct(env) if isinstance(stage, TrainingStage)]
+    stages = [stage for stage in distinct(plan.stages(), env) if isinstance(stage, TrainingStage)]
     times = Counter(stage.name for stage in stages)
     named = {}
     for stage in stages:
@@ -296,7 +297,7 @@ def _figures(plan: Plan, env: Environment) -> list[Figure]:
     """The pictures that stages draw of themselves as a whole."""
     figures = []
     with TemporaryDirectory() as folder:
-        for stage in plan.distinct(env):
+        for stage in distinct(plan.stages(), env):
             for path in stage.draw(env, Path(folder)):
                 media_type = mimetypes.guess_type(path.name)[0] or "application/octet-stream"
                 figures.append(Figure(path.stem.replace("_", " "), media_type, path.read_bytes()))

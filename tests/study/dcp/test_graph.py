@@ -18,9 +18,9 @@ def test_the_last_blocks_of_any_backbone() -> None:
 
 def test_masks_are_opened_for_scores_and_colours_alone(done: Done) -> None:
     study, env = done.reopened()
-    readers = {stage.name for stage in study.plan().stages() if "masks" in stage.reads}
+    readers = {stage.name for stage in study.stages() if "masks" in stage.reads}
     assert readers == {"evaluation", "cam_curve", "pixel_planes"}
-    makers = {stage.name for stage in study.plan().stages()} - readers
+    makers = {stage.name for stage in study.stages()} - readers
     assert makers == {
         "classifier",
         "cams",
@@ -29,7 +29,7 @@ def test_masks_are_opened_for_scores_and_colours_alone(done: Done) -> None:
         "pattern_labels",
         "refined_pattern_labels",
     }
-    assert all(stage.complete(env) for stage in study.plan().stages())
+    assert all(stage.complete(env) for stage in study.stages())
 
 
 def test_a_study_that_was_stopped_makes_what_is_missing_alone(
@@ -67,7 +67,7 @@ def test_rows_are_the_stages_figures(done: Done) -> None:
 def test_without_masks_nothing_is_scored(unmasked: Done) -> None:
     study, env = unmasked.reopened()
     assert study.rows(env) == []
-    assert not {"evaluation", "cam_curve"} & {stage.name for stage in study.plan().stages()}
+    assert not {"evaluation", "cam_curve"} & {stage.name for stage in study.stages()}
     assert all(each.refined.complete(env) for each in study.masks)
 
 

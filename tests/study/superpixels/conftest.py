@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from tag2mask.api.study_superpixels import SuperpixelStudyResult, study_superpixels
+from tag2mask.api.study_superpixels import study_superpixels
 from tag2mask.stages.backbone import BackboneSettings
 from tag2mask.stages.crf import CRFSettings
 from tag2mask.stages.superpixel.superpixels import SuperpixelSettings
+from tag2mask.study.superpixels.report import SuperpixelStudyResult
 from tag2mask.study.superpixels.settings import FeatureSet, StudySettings
 from tests.builders import write_shapes
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tag2mask.engine.environment import Environment
-from tag2mask.engine.plan import Plan
+from tag2mask.engine.graph import ordered
 from tag2mask.engine.stage import Stage
 from tag2mask.errors import SettingsError, unknown_choice
 from tag2mask.stages.activation_maps import (
@@ -94,15 +94,14 @@ class DcpStudy:
         """Names of the blocks that are compared."""
         return self.patterns.settings.blocks
 
-    def plan(self) -> Plan:
-        """What there is to make."""
-        results: dict[str, Stage] = {"patterns": self.patterns, "pixels": self.pixels}
+    def stages(self) -> list[Stage]:
+        """What there is to make, each after its inputs."""
+        wanted: list[Stage] = [self.patterns, self.pixels]
         if self.curve is not None:
-            results["cam_curve"] = self.curve
+            wanted.append(self.curve)
         for each in self.masks:
-            results |= {f"{each.block}": each.scores or each.labels}
-            results |= {f"{each.block}, refined": each.refined_scores or each.refined}
-        return Plan(self.classifier, self.masks[0].labels, results)
+            wanted += [each.scores or each.labels, each.refined_scores or each.refined]
+        return ordered(wanted)
 
     def rows(self, env: Environment) -> list[dict[str, Any]]:
         """Quality of the CAM's and every block's masks, all within 0..1; nothing without true masks.

@@ -9,7 +9,7 @@ from tag2mask.base.files import write_json
 from tag2mask.base.settings import canonical
 from tag2mask.base.text import duration, percent, plural
 from tag2mask.engine.environment import Environment
-from tag2mask.engine.plan import StageRun
+from tag2mask.engine.graph import StageRun
 from tag2mask.study.dcp.figures import draw_figures
 from tag2mask.study.dcp.graph import DcpStudy
 from tag2mask.study.page import write_study_page

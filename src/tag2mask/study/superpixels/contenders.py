@@ -99,11 +99,9 @@ class Study:
     positiveness: Positiveness
 
     def stages(self) -> Iterator[Stage]:
-        """All stages, each after its inputs; the first table's come first."""
-        for scored in (*self.scores.values(), self.ours_beside_ncut):
-            yield from scored.maps.inputs.values()
-            yield scored.maps
-            yield scored
+        """What is wanted of the graph, the first table's scores first."""
+        yield from self.scores.values()
+        yield self.ours_beside_ncut
         yield self.positiveness
 
     def maps(self, name: str) -> SuperpixelMaps | None:
