@@ -14,15 +14,11 @@ import tag2mask
 from tag2mask.api.run import run_configuration
 from tag2mask.cli import main
 from tag2mask.data.masks import read_mask
-from tag2mask.engine.environment import Environment
-from tag2mask.engine.graph import run_stages
-from tag2mask.engine.plan import Plan
 from tag2mask.engine.progress import Reporter
 from tag2mask.errors import DataError
 from tag2mask.methods.registry import METHODS
-from tag2mask.runs.prepare import prepare
 from tag2mask.runs.settings import Configuration, as_arguments, parse_arguments
-from tests.builders import TINY, TINY_OF, file_bytes, write_shapes
+from tests.builders import TINY, write_shapes
 
 
 @pytest.fixture(scope="module")
@@ -119,33 +115,13 @@ def test_dry_run_writes_nothing_and_estimates(tmp_path: Path, capsys: pytest.Cap
     assert not (tmp_path / "ws").exists()
 
 
-def plan_without_truth(folder: Path, **given: Any) -> tuple[Environment, Plan]:
-    env, plan = prepare(configured(folder, **given), Reporter(quiet=True))
-    results = {name: stage for name, stage in plan.results.items() if "masks" not in stage.reads}
-    return env, Plan(plan.model, plan.predictions, results)
-
-
-def test_masks_are_opened_by_evaluation_alone(home: Path, tmp_path: Path) -> None:
+def test_evaluation_opens_masks(tmp_path: Path) -> None:
     write_shapes(tmp_path / "data")
     (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(TINY))
     for mask in (tmp_path / "data" / "SegmentationClass").iterdir():
         mask.write_bytes(b"unreadable")
-    env, plan = plan_without_truth(tmp_path)
-    run_stages(plan.stages(), env)
-    # Not only do they train: they come to the very files that they come to with readable masks.
-    for name, content in file_bytes(tmp_path / "ws" / "stages").items():
-        assert (home / "ws" / "stages" / name).read_bytes() == content, name
     with pytest.raises(DataError, match="shape_00"):
         run_configuration(configured(tmp_path), Reporter(quiet=True))
-
-
-def test_no_tags_only_method_declares_masks_before_its_evaluations() -> None:
-    for name, method in METHODS.items():
-        if method.tags_only:
-            settings = parse_arguments(method, as_arguments({"data": "photos", **TINY_OF[name]})).settings
-            plan = method.build(settings)
-            needed = Plan(plan.model, plan.predictions, {})
-            assert all("masks" not in stage.reads for stage in needed.stages()), method.name
 
 
 def test_val_tags_do_not_change_val_masks(home: Path, tmp_path: Path) -> None:

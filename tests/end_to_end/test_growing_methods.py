@@ -1,11 +1,6 @@
 """Methods beside `cam`, from end to end, on small shapes and random weights."""
 
 import json
-import os
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -19,14 +14,13 @@ from tag2mask import ssdd
 from tag2mask.cli import main
 from tag2mask.data.masks import read_mask
 from tag2mask.engine.graph import run_stages
-from tag2mask.engine.plan import Plan
 from tag2mask.engine.progress import Reporter
 from tag2mask.methods.registry import METHODS
 from tag2mask.networks.model_file import load_model
 from tag2mask.networks.segmenter import Segmenter
 from tag2mask.runs.prepare import prepare
 from tag2mask.runs.settings import as_arguments, parse_arguments
-from tests.builders import TINY_OF, file_bytes, write_shapes
+from tests.builders import TINY_OF, write_shapes
 
 RESULTS = {
     "sec": ["classifier", "cam_curve", "seeds", "val"],
@@ -228,37 +222,6 @@ def test_every_switch_changes_the_model(home: Path, method: str, changes: dict[s
     before = json.loads((run_folder(home, method) / "run.json").read_text())["model"]
     other = plan.model.model_path(env).read_bytes()
     assert other != (run_folder(home, method) / before).read_bytes()
-
-
-@pytest.mark.parametrize("method", RESULTS)
-def test_masks_are_opened_by_evaluation_alone(home: Path, tmp_path: Path, method: str) -> None:
-    write_shapes(tmp_path / "data")
-    for mask in (tmp_path / "data" / "SegmentationClass").iterdir():
-        mask.write_bytes(b"unreadable")
-    given = {"data": tmp_path / "data", "workspace": tmp_path / "ws", "threads": 1}
-    configuration = parse_arguments(METHODS[method], ["--config", str(home / f"{method}.yaml"), *as_arguments(given)])
-    env, plan = prepare(configuration, Reporter(quiet=True))
-    results = {name: stage for name, stage in plan.results.items() if "masks" not in stage.reads}
-    run_stages(Plan(plan.model, plan.predictions, results).stages(), env)
-    for name, content in file_bytes(tmp_path / "ws" / "stages").items():
-        assert (home / "ws" / "stages" / name).read_bytes() == content, name
-
-
-@pytest.mark.parametrize("method", ONLINE)
-def test_killed_in_training_it_ends_the_same(home: Path, method: str) -> None:
-    command = [sys.executable, "-m", "tag2mask.cli", *words(home, method, "--pictures", "0", workspace="killed")]
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
-        deadline = time.monotonic() + 120
-        while not list((home / "killed" / "stages").glob("*/growth/001")):
-            assert process.poll() is None, "the run ended before it could be killed"
-            assert time.monotonic() < deadline
-            time.sleep(0.002)
-        os.kill(process.pid, signal.SIGKILL)
-    subprocess.run(command, check=True, capture_output=True)
-    whole, again = file_bytes(home / "ws" / "stages"), file_bytes(home / "killed" / "stages")
-    assert any("growth" in name for name in again)
-    for name, content in again.items():
-        assert whole[name] == content, name
 
 
 @pytest.mark.parametrize("method", ONLINE)

@@ -1,5 +1,6 @@
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -77,12 +78,15 @@ def test_the_devices_that_are_there_are_counted(monkeypatch: pytest.MonkeyPatch,
         Runtime(device="tpu!").resolved(device_needed=False)
 
 
-def test_threads_and_precision_enter_fingerprints_workers_do_not(tmp_path: Path) -> None:
-    first = shapes_environment(tmp_path, threads=1).runtime_fingerprint
-    assert shapes_environment(tmp_path, threads=2).runtime_fingerprint != first
-    assert shapes_environment(tmp_path, threads=1, precision="bf16-mixed").runtime_fingerprint != first
-    assert shapes_environment(tmp_path, threads=1, seed=1).runtime_fingerprint != first
-    assert shapes_environment(tmp_path, threads=1, workers=3).runtime_fingerprint == first
+@pytest.mark.parametrize("by_threads", [True, False])
+def test_what_can_change_bits_enters_fingerprints(tmp_path: Path, by_threads: bool) -> None:
+    def digest(**runtime: Any) -> str:
+        return shapes_environment(tmp_path, **{"threads": 1, **runtime}).runtime_fingerprint(by_threads=by_threads)
+
+    assert (digest(threads=2) != digest()) is by_threads
+    assert digest(precision="bf16-mixed") != digest()
+    assert digest(seed=1) != digest()
+    assert digest(workers=3) == digest()
 
 
 @pytest.mark.parametrize("wrong", [{"precision": "8"}, {"threads": -1}, {"device": "tpu!"}, {"device": "meta"}])

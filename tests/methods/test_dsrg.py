@@ -23,8 +23,8 @@ def test_the_chain() -> None:
     first = plan.model.inputs["start"]
     assert labels.inputs["segmenter"] is first
     assert first.inputs["labels"].name == "cue_seeds"
-    assert first.grows
-    assert not plan.model.grows
+    assert first.strips
+    assert not plan.model.strips
 
 
 def test_what_is_measured() -> None:
@@ -57,14 +57,14 @@ def test_growing_and_boundary_are_switches() -> None:
 
     model = first()
     assert set(model.objective.terms) == {"balanced_seed", "boundary"}
-    assert model.needs == {"present", "inside", "image_on_grid"}
+    assert model.batch.needs == {"present", "inside", "image_on_grid"}
     assert set(first(boundary=False).objective.terms) == {"balanced_seed"}
-    assert "image_on_grid" in first(boundary=False).needs  # seeds still grow on the CRF's answer
+    assert "image_on_grid" in first(boundary=False).batch.needs  # seeds still grow on the CRF's answer
     still = RegionGrowingSettings(enabled=False)
-    assert not first(growing=still).grows
-    assert first(growing=still, boundary=False).needs == set()
+    assert not first(growing=still).strips
+    assert first(growing=still, boundary=False).batch.needs == set()
     softmax = RegionGrowingSettings(grow_on="softmax")
-    assert "image_on_grid" not in first(growing=softmax, boundary=False).needs
+    assert "image_on_grid" not in first(growing=softmax, boundary=False).batch.needs
 
 
 def test_settings_reach_their_stage() -> None:

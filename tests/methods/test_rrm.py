@@ -11,8 +11,8 @@ def test_the_chain() -> None:
     names = [stage.name for stage in dataclasses.replace(plan, results={}, pictures={}).stages()]
     assert names == ["classifier", "single_stage", "predictions"]
     assert plan.model.inputs["start"].name == "classifier"
-    assert plan.model.labels is None
-    assert plan.model.grows
+    assert plan.model.batch.labels is None
+    assert plan.model.strips
 
 
 def test_from_the_pretrained_backbone_there_is_no_classifier() -> None:

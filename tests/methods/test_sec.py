@@ -37,8 +37,8 @@ def test_the_three_losses_are_switches() -> None:
     assert losses(expansion=ExpansionSettings(enabled=False)) == {"seed", "boundary"}
     assert losses(boundary=False) == {"seed", "expansion"}
     without = dataclasses.replace(SETTINGS, boundary=False)
-    assert "image_on_grid" not in sec(without).model.needs  # no CRF is computed for nothing
-    assert not sec(SETTINGS).model.grows
+    assert "image_on_grid" not in sec(without).model.batch.needs  # no CRF is computed for nothing
+    assert not sec(SETTINGS).model.strips
 
 
 def test_settings_reach_their_stage() -> None:

@@ -58,13 +58,6 @@ def test_columns_are_those_of_the_papers_figure() -> None:
     assert shown == ["before", "after"]
 
 
-@pytest.mark.parametrize("stages", ["both", "static", "dynamic"])
-def test_no_training_reads_masks(stages: str) -> None:
-    plan, _ = chain(stages)
-    learning = Plan(plan.model, plan.predictions, results={}, exports=plan.exports)
-    assert all("masks" not in stage.reads for stage in learning.stages())
-
-
 def test_other_parts_are_refused() -> None:
     with pytest.raises(SettingsError, match="unknown stages 'sub'; choices: both, static, dynamic"):
         SsddSettings(stages="sub")  # type: ignore[arg-type]

@@ -18,7 +18,7 @@ def test_the_chain() -> None:
     seeds = plan.model.inputs["labels"]
     assert set(seeds.inputs) == {"cams", "superpixels"}
     assert plan.model.inputs["superpixels"] is seeds.inputs["superpixels"]  # seeds grow over those they came from
-    assert plan.model.grows
+    assert plan.model.strips
 
 
 def test_what_is_measured() -> None:
@@ -41,7 +41,7 @@ def test_saliency_is_shown_where_it_is_used() -> None:
 def test_without_growing_seeds_are_learnt_as_they_are() -> None:
     plan = superpixel(dataclasses.replace(SETTINGS, growing=SuperpixelGrowingSettings(enabled=False)))
     assert "superpixels" not in plan.model.inputs
-    assert not plan.model.grows
+    assert not plan.model.strips
 
 
 def test_settings_reach_their_stage() -> None:

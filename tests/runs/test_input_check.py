@@ -4,15 +4,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tag2mask import input_check
 from tag2mask.data.masks import read_mask, write_mask
 from tag2mask.engine.environment import Environment
-from tag2mask.engine.graph import ordered
-from tag2mask.engine.plan import Plan
 from tag2mask.engine.progress import Reporter
+from tag2mask.engine.stage import Stage
 from tag2mask.engine.workspace import Workspace
 from tag2mask.errors import DataError, WeightsError
 from tag2mask.methods.registry import METHODS
+from tag2mask.runs import input_check
 from tag2mask.runs.input_check import check_input
 from tag2mask.runs.prepare import prepare
 from tag2mask.runs.settings import as_arguments, parse_arguments
@@ -20,10 +19,10 @@ from tag2mask.stages.saliency_maps import MakeSaliencyMaps
 from tests.builders import TINY, TINY_OF, write_shapes
 
 
-def prepared(folder: Path) -> tuple[Plan, Environment]:
+def prepared(folder: Path) -> tuple[list[Stage], Environment]:
     given = {"data": folder / "da ta", "workspace": folder / "ws", "threads": 2, "device": "cpu", **TINY}
     env, plan = prepare(parse_arguments(METHODS["cam"], as_arguments(given)), Reporter(quiet=True))
-    return plan, env
+    return plan.stages(), env
 
 
 @pytest.fixture
@@ -46,8 +45,8 @@ def read(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 def test_everything_is_read_once_and_remembered(data: Path, tmp_path: Path, read: list[str]) -> None:
-    plan, env = prepared(tmp_path)
-    check_input(plan.stages(), env)
+    stages, env = prepared(tmp_path)
+    check_input(stages, env)
     assert sorted(read) == sorted(
         [f"shape_{n:02d}.png" for n in range(9)] + [f"mask of shape_{n:02d}" for n in range(9)]
     )
@@ -63,8 +62,9 @@ def test_everything_is_read_once_and_remembered(data: Path, tmp_path: Path, read
 
 
 def test_masks_that_no_stage_reads_are_not_opened(data: Path, tmp_path: Path, read: list[str]) -> None:
-    plan, env = prepared(tmp_path)
-    check_input(ordered([plan.model, plan.predictions]), env)
+    given = {"data": data, "workspace": tmp_path / "ws", "threads": 2, "device": "cpu", **TINY}
+    env, plan = prepare(parse_arguments(METHODS["cam"], as_arguments(given)), Reporter(quiet=True))
+    check_input(plan.learning(), env)
     assert sorted(read) == [f"shape_{n:02d}.png" for n in range(9)]
 
 
@@ -159,7 +159,7 @@ def test_nothing_is_kept_where_there_is_no_workspace(data: Path, tmp_path: Path,
     (data / "JPEGImages" / "shape_04.png").write_bytes(b"")
     if name == "empty":
         (tmp_path / "ws").mkdir()
-    plan, env = prepared(tmp_path)
+    stages, env = prepared(tmp_path)
     env.workspace.check_free()
     with pytest.raises(DataError):
         check_input(plan.stages(), env)

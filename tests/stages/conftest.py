@@ -31,7 +31,7 @@ from tag2mask.stages.crf import CRFSettings
 from tag2mask.stages.difference.difference_settings import DifferenceNetSettings
 from tag2mask.stages.difference.static_refinement import StaticRefinement, StaticSettings, static_refinement
 from tag2mask.stages.labels import LabelStage
-from tag2mask.stages.train_segmenter import SegmenterSettings
+from tag2mask.stages.segmenter_settings import SegmenterSettings
 from tag2mask.stages.views import ViewSettings
 from tests.builders import TINY, shapes_environment, write_shapes
 

@@ -33,7 +33,7 @@ UNTAGGED = "shape_05"
 def test_files_do_not_depend_on_how_many_photographs_are_worked_on_at_a_time(finished: Finished) -> None:
     env = finished.env
     assert isinstance(finished.plan.model, TrainSegmenter)
-    stages = (finished.stage(MakeActivationMaps), finished.plan.model.features, finished.plan.predictions)
+    stages = (finished.stage(MakeActivationMaps), finished.plan.model.batch.features, finished.plan.predictions)
     for stage in stages:
         assert isinstance(stage, PerImageStage)
         files: dict[str, bytes] = {}

@@ -13,7 +13,8 @@ from tag2mask.losses.balanced_seed import balanced_seed_loss
 from tag2mask.networks.model_file import read_header
 from tag2mask.stages.backbone import BackboneSettings
 from tag2mask.stages.seeds import RefineSeeds
-from tag2mask.stages.train_segmenter import SegmenterSettings, TrainSegmenter, train_segmenter
+from tag2mask.stages.segmenter_settings import SegmenterSettings
+from tag2mask.stages.train_segmenter import TrainSegmenter, train_segmenter
 from tag2mask.stages.views import ViewSettings, load_photograph, view_photograph
 from tests.stages.conftest import Finished
 
@@ -199,7 +200,7 @@ def test_a_training_can_go_on_from_another(finished: Finished) -> None:
 
 def test_without_growing_nothing_is_kept_of_epochs(finished: Finished, tmp_path: Path) -> None:
     stage = segmenter(finished)
-    assert not stage.grows
+    assert stage.strips is None
     assert not (stage.folder(finished.env) / "growth").exists()
     assert stage.draw(finished.env, tmp_path) == []
 

@@ -19,6 +19,10 @@ import torch
 import torch.nn.functional as F
 import torchvision.transforms.v2.functional as TF
 
+from tag2mask.base.versions import Code
+
+CODE = Code("views of maps")
+
 
 @dataclass(frozen=True)
 class View:

@@ -3,7 +3,6 @@
 import dataclasses
 import multiprocessing
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import Literal, TypeVar
 
 import torch
@@ -27,7 +26,8 @@ PRECISIONS = ("32-true", "bf16-mixed")
 class Runtime:
     """Machine and seed.
 
-    All but `workers` enter every stage's fingerprint, because they can change bits.
+    All but `workers` enter every stage's fingerprint, because they can change bits; `threads` where it can
+    (`Stage.by_threads`), which is in trainings.
 
     Args:
         seed: every random draw of a run comes from it.
@@ -186,7 +186,11 @@ class Environment:
             self._data[key] = fingerprint([self.dataset.classes, rows])
         return self._data[key]
 
-    @cached_property
-    def runtime_fingerprint(self) -> str:
-        """Digest of the settings that can change bits, the kind of device among them."""
-        return fingerprint(dataclasses.replace(self.runtime, device=self.runtime.torch_device.type))
+    def runtime_fingerprint(self, *, by_threads: bool) -> str:
+        """Digest of the settings that can change bits, the kind of device among them.
+
+        Args:
+            by_threads: whether the number of threads is one of them.
+        """
+        threads = self.runtime.threads if by_threads else 0
+        return fingerprint(dataclasses.replace(self.runtime, device=self.runtime.torch_device.type, threads=threads))

@@ -19,6 +19,7 @@ import torch
 
 from tag2mask.base.files import write_bytes, write_json
 from tag2mask.base.settings import canonical
+from tag2mask.base.versions import code_below
 from tag2mask.data.layers import MapLayer
 from tag2mask.data.samples import Sample
 from tag2mask.engine.environment import Environment, Reads, SplitName
@@ -40,8 +41,9 @@ class Estimate:
 class Stage(ABC):
     """A step of a method: typed settings, named inputs, one folder of output.
 
-    Subclasses give `name`, `version` (raised whenever the code comes to other results) and `reads`, what they may know
-    of the photographs. `on_device` stages run a network on photographs on the environment's device.
+    Subclasses give `name`, `version` (raised whenever the class's own code comes to other results; see `full_version`)
+    and `reads`, what they may know of the photographs. `on_device` stages run a network on photographs on the
+    environment's device. `by_threads` says whether the number of threads can change a bit of the artifact.
 
     Args:
         settings: the stage's own dataclass; part of the fingerprint.
@@ -53,6 +55,7 @@ class Stage(ABC):
     version: ClassVar[int] = 1
     reads: Reads
     on_device: ClassVar[bool] = False
+    by_threads: ClassVar[bool] = True
 
     def __init__(self, settings: Any, split: SplitName, **inputs: "Stage") -> None:
         self.settings = settings
@@ -67,6 +70,20 @@ class Stage(ABC):
         twin._fingerprints = WeakKeyDictionary()
         return twin
 
+    @classmethod
+    def full_version(cls) -> Any:
+        """The version of all code that the stage is built on.
+
+        Returns:
+            the class's own `version` and, where they are above 1, those of its base classes and of the code
+            (`base.versions.Code`) that its modules import from. Other stages are its inputs and count by their own.
+        """
+        family = [kind for kind in cls.__mro__ if "version" in vars(kind)]
+        others = {kind.__name__: vars(kind)["version"] for kind in family[1:]}
+        others |= {code.name: code.version for code in code_below(_homes(cls.__mro__), _stage_homes())}
+        raised = {name: version for name, version in others.items() if version != 1}
+        return [cls.version, raised] if raised else cls.version
+
     def identity(self, env: Environment) -> Any:
         """Whatever else the result depends on, as canonical values: the identity of pretrained weights, say."""
         return None
@@ -77,12 +94,12 @@ class Stage(ABC):
             self._fingerprints[env] = fingerprint(
                 {
                     "name": self.name,
-                    "version": self.version,
+                    "version": self.full_version(),
                     "settings": self.settings,
                     "inputs": {name: stage.fingerprint(env) for name, stage in self.inputs.items()},
                     "data": env.data_fingerprint(self.split, self.reads),
                     "split": self.split,
-                    "runtime": env.runtime_fingerprint,
+                    "runtime": env.runtime_fingerprint(by_threads=self.by_threads),
                     "identity": self.identity(env),
                 }
             )
@@ -115,7 +132,7 @@ class Stage(ABC):
             self.folder(env) / "stage.json",
             {
                 "name": self.name,
-                "version": self.version,
+                "version": self.full_version(),
                 "fingerprint": self.fingerprint(env),
                 "split": self.split,
                 "settings": canonical(self.settings),
@@ -168,6 +185,20 @@ class Stage(ABC):
         return []
 
 
+def _homes(kinds: Iterable[type]) -> set[str]:
+    return {kind.__module__ for kind in kinds if issubclass(kind, Stage)}
+
+
+def _stage_homes() -> frozenset[str]:
+    """Modules that have stages in them."""
+    kinds, waiting = {Stage}, [Stage]
+    while waiting:
+        below = set(waiting.pop().__subclasses__()) - kinds
+        kinds |= below
+        waiting += below
+    return frozenset(_homes(kinds))
+
+
 class PerImageStage(Stage):
     """A pure function of one photograph, its inputs' artifacts for it and stage-wide inputs: one file per photograph.
 
@@ -177,6 +208,7 @@ class PerImageStage(Stage):
     """
 
     suffix: ClassVar[str]
+    by_threads = False
 
     @abstractmethod
     def open(self, env: Environment) -> Callable[[Sample], bytes]:
@@ -291,6 +323,7 @@ class ReduceStage(Stage):
     """
 
     block: ClassVar[int] = 8
+    by_threads = False
 
     @abstractmethod
     def open(self, env: Environment) -> Callable[[], Accumulator]:

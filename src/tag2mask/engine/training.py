@@ -18,6 +18,7 @@ from torch.utils.data import DataLoader, Dataset, default_collate
 from tag2mask.base.files import atomic_path
 from tag2mask.base.processors import cpu_count
 from tag2mask.base.settings import LATER, OMIT
+from tag2mask.base.versions import Code
 from tag2mask.data.samples import Sample
 from tag2mask.engine.environment import Environment, Runtime
 from tag2mask.engine.logs import TrainingLog
@@ -26,6 +27,8 @@ from tag2mask.engine.seeding import generator, seed_torch
 from tag2mask.engine.stage import Estimate, Stage, one_thread_each
 from tag2mask.engine.system import Batch, Losses, Position, System, total_loss
 from tag2mask.errors import SettingsError, Tag2MaskError, WorkspaceError
+
+CODE = Code("training loop")
 
 MODEL_FILE = "model.safetensors"
 

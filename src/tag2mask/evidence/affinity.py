@@ -11,8 +11,11 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from tag2mask.base.versions import Code
 from tag2mask.data.classes import BACKGROUND, UNLABELLED
 from tag2mask.errors import DataError, SettingsError
+
+CODE = Code("affinity")
 
 DIFFERENT, FOREGROUND_PAIR, BACKGROUND_PAIR, IGNORED_PAIR = 0, 1, 2, 255
 """What `pair_labels` says of a pair: two classes, one foreground class, background twice, or nothing."""

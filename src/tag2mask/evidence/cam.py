@@ -6,8 +6,11 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from tag2mask.base.versions import Code
 from tag2mask.data.classes import BACKGROUND, UNLABELLED
 from tag2mask.networks.segmenter import resize_scores
+
+CODE = Code("CAM")
 
 Rule = Literal["sum", "max"]
 

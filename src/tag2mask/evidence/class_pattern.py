@@ -16,8 +16,11 @@ import torch
 from scipy.linalg import blas, eigh
 from torch import Tensor
 
+from tag2mask.base.versions import Code
 from tag2mask.data.classes import BACKGROUND, UNLABELLED
 from tag2mask.errors import DataError, SettingsError
+
+CODE = Code("class patterns")
 
 Array = npt.NDArray[Any] | Tensor
 ArrayT = TypeVar("ArrayT", npt.NDArray[Any], Tensor)

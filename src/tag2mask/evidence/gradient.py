@@ -10,7 +10,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from tag2mask.base.versions import Code
 from tag2mask.networks.classifier import Classifier
+
+CODE = Code("gradient")
 
 
 def gradient_saliency(network: Classifier, images: Tensor, block: str, *, median: int = 3) -> Tensor:

@@ -6,9 +6,12 @@ Zhang et al., "Reliability Does Matter: An End-to-End Weakly Supervised Semantic
 import torch
 from torch import Tensor
 
+from tag2mask.base.versions import Code
 from tag2mask.data.classes import BACKGROUND, UNLABELLED
 from tag2mask.errors import DataError, SettingsError
 from tag2mask.evidence.affinity import confident_labels
+
+CODE = Code("reliable labels")
 
 
 def online_labels(low: Tensor, high: Tensor) -> Tensor:

@@ -5,8 +5,11 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from tag2mask.base.versions import Code
 from tag2mask.data.classes import BACKGROUND, UNLABELLED
 from tag2mask.errors import DataError
+
+CODE = Code("sparse seeds")
 
 
 def claimed_labels(cams: Tensor, class_ids: Sequence[int], threshold: float) -> Tensor:

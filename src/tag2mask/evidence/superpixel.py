@@ -16,9 +16,12 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from tag2mask.base.versions import Code
 from tag2mask.errors import DataError, SettingsError
 from tag2mask.evidence._superpixel import SimilarityBits
 from tag2mask.refine.dense_crf import dense_crf
+
+CODE = Code("superpixel discovery")
 
 _BLOCK_ROWS = 128  # rows of one product on a CPU: few enough to stay in the cache until they are bits
 _ROUNDS_PER_CHECK = 16  # rounds on an accelerator between two questions whether pixels remain

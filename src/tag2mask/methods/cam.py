@@ -7,8 +7,9 @@ from tag2mask.stages.activation_maps import ActivationMapSettings, activation_ma
 from tag2mask.stages.evaluate import evaluate_labels
 from tag2mask.stages.predict import PredictionSettings, predictions
 from tag2mask.stages.seeds import RefinementSettings, SeedSettings, cam_seeds, refine_seeds
+from tag2mask.stages.segmenter_settings import SegmenterSettings
 from tag2mask.stages.train_classifier import ClassifierSettings, score_classifier, train_classifier
-from tag2mask.stages.train_segmenter import SegmenterSettings, train_segmenter
+from tag2mask.stages.train_segmenter import train_segmenter
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,9 @@ from tag2mask.stages.patterns.pattern_labels import PatternRefinementSettings, p
 from tag2mask.stages.patterns.pattern_maps import pattern_maps
 from tag2mask.stages.predict import PredictionSettings
 from tag2mask.stages.retrain import RetrainSettings, plan_with_retraining
+from tag2mask.stages.segmenter_settings import SegmenterSettings
 from tag2mask.stages.train_classifier import ClassifierSettings, score_classifier, train_classifier
-from tag2mask.stages.train_segmenter import SegmenterSettings, train_segmenter
+from tag2mask.stages.train_segmenter import train_segmenter
 
 
 @dataclass(frozen=True)

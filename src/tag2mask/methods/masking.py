@@ -11,8 +11,8 @@ from tag2mask.stages.masking.refined_saliency import SaliencyLabelSettings, sali
 from tag2mask.stages.masking.train_masking import AttentionSettings, train_masking
 from tag2mask.stages.predict import PredictionSettings, predictions
 from tag2mask.stages.saliency_maps import SaliencySettings, saliency_maps
+from tag2mask.stages.segmenter_settings import ScaledSegmenterSettings
 from tag2mask.stages.train_classifier import ClassifierSettings, score_classifier, train_classifier
-from tag2mask.stages.train_segmenter import SegmenterSettings
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class MaskingSettings:
     saliency: SaliencySettings = field(default_factory=SaliencySettings)
     saliency_labels: SaliencyLabelSettings = field(default_factory=SaliencyLabelSettings)
     attention: AttentionSettings = field(default_factory=AttentionSettings)
-    segmenter: SegmenterSettings = field(default_factory=SegmenterSettings)
+    segmenter: ScaledSegmenterSettings = field(default_factory=ScaledSegmenterSettings)
     prediction: PredictionSettings = field(default_factory=PredictionSettings)
 
 

@@ -9,8 +9,9 @@ from tag2mask.stages.activation_maps import score_activation_maps
 from tag2mask.stages.affinity.affinity_masks import AffinityMaskSettings, affinity_masks
 from tag2mask.stages.evaluate import evaluate_labels
 from tag2mask.stages.predict import PredictionSettings, predictions
+from tag2mask.stages.segmenter_settings import SegmenterSettings
 from tag2mask.stages.train_classifier import score_classifier
-from tag2mask.stages.train_segmenter import SegmenterSettings, train_segmenter
+from tag2mask.stages.train_segmenter import train_segmenter
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from tag2mask.engine.plan import Plan
 from tag2mask.stages.evaluate import evaluate_labels
 from tag2mask.stages.predict import PredictionSettings, predictions
+from tag2mask.stages.segmenter_settings import SegmenterTrainingSettings
 from tag2mask.stages.single_stage.train_single_stage import (
     AdaptiveAffinitySettings,
     DenseEnergySettings,
@@ -16,7 +17,6 @@ from tag2mask.stages.single_stage.train_single_stage import (
     train_single_stage,
 )
 from tag2mask.stages.train_classifier import ClassifierSettings, score_classifier, train_classifier
-from tag2mask.stages.train_segmenter import SegmenterSettings
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class RrmSettings:
     online_cams: OnlineCamSettings = field(default_factory=OnlineCamSettings)
     single_stage: SingleStageSettings = field(default_factory=SingleStageSettings)
     dense_energy: DenseEnergySettings = field(default_factory=DenseEnergySettings)
-    segmenter: SegmenterSettings = field(default_factory=SegmenterSettings)
+    segmenter: SegmenterTrainingSettings = field(default_factory=SegmenterTrainingSettings)
     prediction: PredictionSettings = field(default_factory=PredictionSettings)
 
 

@@ -9,9 +9,10 @@ from tag2mask.stages.gradient_maps import GradientSettings
 from tag2mask.stages.growth import ExpansionSettings, OnlineCRFSettings, RegionGrowingSettings, region_growing
 from tag2mask.stages.predict import PredictionSettings, predictions
 from tag2mask.stages.saliency_maps import SaliencySettings
+from tag2mask.stages.segmenter_settings import SegmenterSettings
 from tag2mask.stages.sparse_seeds import CueSettings, background_evidence, cue_seeds
 from tag2mask.stages.train_classifier import ClassifierSettings, score_classifier, train_classifier
-from tag2mask.stages.train_segmenter import SegmenterSettings, train_segmenter
+from tag2mask.stages.train_segmenter import train_segmenter
 from tag2mask.supervision.objective import OBJECTIVES, boundary_objective, expansion_objective
 
 _NO_GROWING = RegionGrowingSettings(enabled=False)

@@ -14,8 +14,10 @@ from tag2mask.stages.difference.train_dynamic import DynamicSettings, dynamic_la
 from tag2mask.stages.evaluate import evaluate_labels
 from tag2mask.stages.labels import LabelStage
 from tag2mask.stages.predict import PredictionSettings, predictions
+from tag2mask.stages.segmenter_settings import SegmenterSettings
+from tag2mask.stages.segmenter_training import SegmenterTraining
 from tag2mask.stages.train_classifier import score_classifier
-from tag2mask.stages.train_segmenter import SegmenterSettings, TrainSegmenter, train_segmenter
+from tag2mask.stages.train_segmenter import train_segmenter
 
 STAGES = ("both", "static", "dynamic")
 
@@ -71,10 +73,10 @@ def ssdd(settings: SsddSettings) -> Plan:
         }
         exports["static"] = static.net
     if settings.stages == "static":
-        segmenter: TrainSegmenter = train_segmenter(seeds, settings.segmenter)
+        segmenter: SegmenterTraining = train_segmenter(seeds, settings.segmenter)
     else:
-        segmenter = train_dynamic(seeds, settings.dynamic, made.classifier)
-        labels = dynamic_labels(segmenter)
+        segmenter = dynamic = train_dynamic(seeds, settings.dynamic, made.classifier)
+        labels = dynamic_labels(dynamic)
         results["pseudo_labels"] = evaluate_labels(labels)
         shown["dynamic"] = labels
         exports["dynamic"] = segmenter

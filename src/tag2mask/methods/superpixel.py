@@ -10,11 +10,12 @@ from tag2mask.stages.grown_labels import grown_labels
 from tag2mask.stages.growth import SuperpixelGrowingSettings, superpixel_growing
 from tag2mask.stages.predict import PredictionSettings, predictions
 from tag2mask.stages.saliency_maps import SaliencySettings, saliency_maps
+from tag2mask.stages.segmenter_settings import SegmenterSettings
 from tag2mask.stages.sparse_seeds import SuperpixelSeedSettings, seeds_by_superpixels
 from tag2mask.stages.superpixel.seed_curve import score_superpixel_seeds
 from tag2mask.stages.superpixel.superpixels import SuperpixelSettings, superpixels
 from tag2mask.stages.train_classifier import ClassifierSettings, score_classifier, train_classifier
-from tag2mask.stages.train_segmenter import SegmenterSettings, train_segmenter
+from tag2mask.stages.train_segmenter import train_segmenter
 
 
 @dataclass(frozen=True)

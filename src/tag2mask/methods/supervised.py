@@ -5,7 +5,8 @@ from dataclasses import dataclass, field
 from tag2mask.engine.plan import Plan
 from tag2mask.stages.evaluate import evaluate_labels
 from tag2mask.stages.predict import PredictionSettings, predictions
-from tag2mask.stages.train_segmenter import SegmenterSettings, train_segmenter
+from tag2mask.stages.segmenter_settings import SegmenterSettings
+from tag2mask.stages.train_segmenter import train_segmenter
 from tag2mask.stages.true_masks import true_masks
 
 

@@ -3,8 +3,11 @@
 import torch
 from torch import Tensor, nn
 
+from tag2mask.base.versions import Code
 from tag2mask.networks.backbones import Backbone
 from tag2mask.networks.heads import initialise
+
+CODE = Code("classifier")
 
 
 class ClassifierBlock(nn.Sequential):

@@ -18,9 +18,12 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torchvision.transforms.v2 import functional as transforms
 
+from tag2mask.base.versions import Code
 from tag2mask.errors import SettingsError, unknown_choice
 from tag2mask.networks.folded_norm import fold_batch_norms
 from tag2mask.networks.weights import WeightsInfo
+
+CODE = Code("backbones")
 
 KeyCentre = Literal["bias", "mean", "none"]
 """What `VitBackbone.keys` subtracts from keys: the layer's key bias, the image's mean key, or nothing."""

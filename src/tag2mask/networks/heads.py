@@ -7,6 +7,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from tag2mask.base.versions import Code
+
+CODE = Code("heads")
+
 
 class LargeFOV(nn.Sequential):
     """DeepLab-LargeFOV: a dilated 3x3 convolution, a 1x1 convolution and the classifier, with dropout between.

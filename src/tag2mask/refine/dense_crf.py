@@ -22,9 +22,12 @@ import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 
+from tag2mask.base.versions import Code
 from tag2mask.data.classes import MAX_CLASSES, UNLABELLED
 from tag2mask.errors import DataError, SettingsError, unknown_choice
 from tag2mask.refine import _permutohedral, lattice
+
+CODE = Code("dense CRF")
 
 MAX_PIXELS = 4_000_000
 """Photographs with more pixels are solved at a reduced size unless the caller says otherwise."""

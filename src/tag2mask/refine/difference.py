@@ -10,8 +10,11 @@ Where the printed formulas contradict each other, these follow the authors' code
 import torch
 from torch import Tensor
 
+from tag2mask.base.versions import Code
 from tag2mask.data.classes import BACKGROUND
 from tag2mask.errors import DataError
+
+CODE = Code("difference")
 
 
 def difference_map(before: Tensor, after: Tensor) -> Tensor:

@@ -16,9 +16,12 @@ import torch.nn.functional as F
 from scipy.special import gammaln
 from torch import Tensor
 
+from tag2mask.base.versions import Code
 from tag2mask.errors import DataError, SettingsError
 from tag2mask.evidence.affinity import pair_offsets
 from tag2mask.refine import _random_walk
+
+CODE = Code("random walk")
 
 ArrayT = TypeVar("ArrayT", npt.NDArray[Any], Tensor)
 

@@ -14,9 +14,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from tag2mask.base.versions import Code
 from tag2mask.data.classes import BACKGROUND, MAX_CLASSES, UNLABELLED
 from tag2mask.errors import DataError, SettingsError
 from tag2mask.refine import _region_growing
+
+CODE = Code("region growing")
 
 LEAST_PIXELS = 100_000
 """A thread is worth its start, about a tenth of a millisecond, for no fewer pixels than these."""

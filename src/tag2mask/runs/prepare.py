@@ -15,6 +15,7 @@ from tag2mask.methods.supervised import SupervisedSettings, supervised
 from tag2mask.runs.settings import Configuration
 from tag2mask.stages.evaluate import evaluate_labels
 from tag2mask.stages.labels import LabelStage
+from tag2mask.stages.segmenter_settings import SegmenterSettings
 
 
 def prepare(
@@ -48,7 +49,7 @@ def prepare(
         if all(sample.mask for sample in env.split("train").samples):
             settings = configuration.settings
             # True masks are whole: losses made for sparse seeds would give a bound of their own for every method.
-            segmenter = dataclasses.replace(settings.segmenter, loss="cross_entropy")
+            segmenter = SegmenterSettings.on_whole_masks(settings.segmenter)
             bound = supervised(SupervisedSettings(segmenter, settings.prediction))
             results |= {f"bound_{name}": stage for name, stage in bound.results.items()}
             pictures.setdefault("val", {})["supervised"] = bound.predictions

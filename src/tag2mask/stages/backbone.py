@@ -2,7 +2,7 @@
 
 import dataclasses
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal, get_args
 
 import torch
 from torch import nn
@@ -10,9 +10,12 @@ from torch import nn
 from tag2mask.base.settings import FINGERPRINT_AS
 from tag2mask.engine.seeding import derived_seed
 from tag2mask.engine.system import ParameterGroup
-from tag2mask.errors import SettingsError
+from tag2mask.errors import SettingsError, unknown_choice
 from tag2mask.networks.backbones import Backbone, check_backbone, create_backbone
 from tag2mask.networks.weights import WEIGHT_SOURCES, WeightsInfo, resolve_weights
+
+Start = Literal["classifier", "pretrained"]
+"""Whose backbone a part's network starts from: the classifier's, as in the paper, or the one classifiers start from."""
 
 
 def _kind_of_weights(weights: str) -> str:
@@ -94,6 +97,16 @@ def backbone_and_head(backbone: Backbone, head: list[nn.Parameter], head_multipl
     """Two groups: what of the backbone is trained, at the base rate, and new layers at a multiple of it."""
     trained = [parameter for parameter in backbone.parameters() if parameter.requires_grad]
     return [ParameterGroup(trained), ParameterGroup(head, head_multiplier)]
+
+
+def check_start(setting: str, start: str) -> None:
+    """Tells a start that there is not.
+
+    Raises:
+        SettingsError: it is none of `Start`; the message has the setting's name.
+    """
+    if start not in get_args(Start):
+        raise SettingsError(unknown_choice(setting, start, get_args(Start)))
 
 
 def take_weights(backbone: Backbone, trained: Backbone) -> None:

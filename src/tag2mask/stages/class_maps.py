@@ -11,11 +11,14 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from tag2mask.base.versions import Code
 from tag2mask.data.layers import HeatMap, MapLayer
 from tag2mask.engine.environment import Environment
 from tag2mask.engine.stage import PerImageStage
 from tag2mask.engine.workspace import reading_artifact
 from tag2mask.networks.segmenter import resize_scores
+
+CODE = Code("class maps")
 
 
 @dataclass(frozen=True)

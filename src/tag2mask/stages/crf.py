@@ -7,10 +7,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from tag2mask.base.versions import Code
 from tag2mask.data.images import image_size
 from tag2mask.engine.environment import Environment
 from tag2mask.errors import SettingsError
 from tag2mask.refine.dense_crf import dense_crf
+
+CODE = Code("CRF of a stage")
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,8 @@ from tag2mask.engine.environment import Environment
 from tag2mask.engine.stage import Estimate
 from tag2mask.networks.inference import ScaleSettings
 from tag2mask.stages.labels import LabelStage, encode_labels
+from tag2mask.stages.segmenter_training import SegmenterTraining
 from tag2mask.stages.timing import seconds_per_image
-from tag2mask.stages.train_segmenter import TrainSegmenter
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class GrownLabels(LabelStage):
     on_device = True
     reads = frozenset({"images", "tags"})
 
-    def __init__(self, segmenter: TrainSegmenter) -> None:
+    def __init__(self, segmenter: SegmenterTraining) -> None:
         super().__init__(GrownLabelSettings(), segmenter.split, segmenter=segmenter)
         self.segmenter = segmenter
 
@@ -40,6 +40,6 @@ class GrownLabels(LabelStage):
         return Estimate(seconds * count, 3e3 * count)
 
 
-def grown_labels(segmenter: TrainSegmenter) -> GrownLabels:
+def grown_labels(segmenter: SegmenterTraining) -> GrownLabels:
     """What the segmenter's labels have grown to."""
     return GrownLabels(segmenter)

@@ -6,6 +6,7 @@ from typing import ClassVar
 import numpy as np
 import numpy.typing as npt
 
+from tag2mask.base.versions import Code
 from tag2mask.data.classes import BACKGROUND, UNLABELLED
 from tag2mask.data.images import image_size
 from tag2mask.data.layers import LabelMap, MapLayer
@@ -19,6 +20,8 @@ from tag2mask.engine.workspace import reading_artifact
 from tag2mask.errors import DataError
 from tag2mask.refine.dense_crf import label_probabilities
 from tag2mask.stages.saliency_maps import saliency_source, saliency_used
+
+CODE = Code("masks")
 
 
 class LabelStage(PerImageStage):

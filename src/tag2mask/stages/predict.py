@@ -19,8 +19,8 @@ from tag2mask.stages.crf import CRFSettings
 from tag2mask.stages.labels import LabelStage
 from tag2mask.stages.memory import ROOM
 from tag2mask.stages.saliency_maps import saliency_used
+from tag2mask.stages.segmenter_training import SegmenterTraining
 from tag2mask.stages.timing import seconds_per_image
-from tag2mask.stages.train_segmenter import TrainSegmenter
 from tag2mask.stages.views import load_photograph
 
 
@@ -100,7 +100,7 @@ class Predict(LabelStage):
     reads = frozenset({"images"})
     settings: PredictionSettings
 
-    def __init__(self, segmenter: TrainSegmenter, settings: PredictionSettings, split: SplitName) -> None:
+    def __init__(self, segmenter: SegmenterTraining, settings: PredictionSettings, split: SplitName) -> None:
         super().__init__(settings, split, segmenter=segmenter)
         self.segmenter = segmenter
 
@@ -130,6 +130,6 @@ class Predict(LabelStage):
         return Estimate(seconds * count, 3e3 * count)
 
 
-def predictions(segmenter: TrainSegmenter, settings: PredictionSettings, split: SplitName = "val") -> Predict:
+def predictions(segmenter: SegmenterTraining, settings: PredictionSettings, split: SplitName = "val") -> Predict:
     """Masks of the photographs of a split."""
     return Predict(segmenter, settings, split)

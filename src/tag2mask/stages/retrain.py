@@ -10,7 +10,8 @@ from tag2mask.engine.plan import Plan
 from tag2mask.engine.stage import PerImageStage, Stage
 from tag2mask.stages.evaluate import evaluate_labels
 from tag2mask.stages.predict import Predict, PredictionSettings, predict_mask, predictions
-from tag2mask.stages.train_segmenter import SegmenterSettings, TrainSegmenter
+from tag2mask.stages.segmenter_settings import SegmenterSettings
+from tag2mask.stages.train_segmenter import TrainSegmenter
 from tag2mask.stages.views import load_photograph
 
 

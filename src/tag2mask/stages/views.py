@@ -10,6 +10,7 @@ from PIL import Image
 from torch import Tensor
 
 from tag2mask.base.settings import LATER
+from tag2mask.base.versions import Code
 from tag2mask.data.images import read_image
 from tag2mask.data.samples import Sample
 from tag2mask.data.view import IMAGE, View, random_view, to_view, whole_view
@@ -17,6 +18,8 @@ from tag2mask.engine.seeding import generator
 from tag2mask.errors import SettingsError
 from tag2mask.networks.backbones import Backbone
 from tag2mask.networks.inference import normalise
+
+CODE = Code("views")
 
 
 @dataclass(frozen=True)

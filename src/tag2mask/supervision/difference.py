@@ -9,6 +9,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from tag2mask.base.versions import Code
 from tag2mask.data.classes import UNLABELLED
 from tag2mask.engine.system import Losses
 from tag2mask.errors import SettingsError, unknown_choice
@@ -17,6 +18,8 @@ from tag2mask.losses.difference import difference_loss
 from tag2mask.networks.difference_net import DifferenceNet
 from tag2mask.refine.difference import difference_map, missing_classes, refine_pair
 from tag2mask.supervision.growing import SoftmaxCRF
+
+CODE = Code("dynamic refinement")
 
 SECOND_PAIRS = ("ssdd1", "ssdd2")
 """The mask beside the seeds that DD-Net 2 learns on."""

@@ -5,11 +5,14 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from tag2mask.base.versions import Code
 from tag2mask.engine.system import Batch, Position
 from tag2mask.errors import SettingsError, unknown_choice
 from tag2mask.refine.dense_crf import UNARIES, dense_crf
 from tag2mask.refine.region_growing import grow_regions, grow_superpixels
 from tag2mask.supervision.targets import Targets
+
+CODE = Code("growing")
 
 GROW_ON = ("crf", "softmax")
 """What growing looks at: the softmax after the CRF, or as the network gives it."""

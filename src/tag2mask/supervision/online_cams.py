@@ -5,11 +5,14 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from tag2mask.base.versions import Code
 from tag2mask.errors import SettingsError
 from tag2mask.evidence.cam import background_power, by_maximum, merge_score_maps
 from tag2mask.evidence.reliable_labels import reliable_labels
 from tag2mask.supervision.growing import SoftmaxCRF
 from tag2mask.supervision.targets import Targets
+
+CODE = Code("online CAMs")
 
 
 class OnlineCams(nn.Module):

@@ -30,7 +30,7 @@ STRIDE = 4
 class Mirror(StaticSystem):
     """Networks that say what they are shown: d told from before is the photograph's red, the other of the masks."""
 
-    def levels(self, batch: Any) -> Levels:
+    def grid_levels(self, batch: Any) -> Levels:
         mean, std = self.network.backbone.mean[0], self.network.backbone.std[0]
         red = 255 * (F.avg_pool2d(batch["image"][:, :1], STRIDE, ceil_mode=True) * std + mean)
         return Levels(red, red, red, None)
@@ -184,7 +184,7 @@ def test_masks_are_shown_with_the_photograph(finished_pairs: FinishedPairs) -> N
                 for stage in (maps.nets.before, maps.nets.after)
             )
             with torch.no_grad():
-                levels = system.levels({"image": backbone.normalise(shown / 255)[None], "labels": before})
+                levels = system.grid_levels({"image": backbone.normalise(shown / 255)[None], "labels": before})
                 d = torch.cat(system.differences(levels, before, after))
             height, width = (side // STRIDE for side in view.resized)
             own = d[:, :height, :width]

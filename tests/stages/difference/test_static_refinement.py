@@ -3,6 +3,7 @@ from pathlib import Path
 
 import pytest
 
+from tag2mask.base.settings import canonical
 from tag2mask.engine.fingerprint import fingerprint
 from tag2mask.errors import SettingsError
 from tag2mask.stages.difference.difference_settings import PairSettings
@@ -73,5 +74,6 @@ def test_where_it_starts_from(finished: Finished) -> None:
 
 def test_both_parts_have_one_network_by_default() -> None:
     """The head and the grid of SSDD's code; on a grid of stride 1 DD-Net would take minutes a step."""
-    assert StaticSettings().segmenter == DynamicSettings().segmenter
+    static = canonical(StaticSettings().segmenter)
+    assert static == {**canonical(DynamicSettings().segmenter), "loss": "cross_entropy"}
     assert (StaticSettings().segmenter.head.width, StaticSettings().segmenter.label_stride) == (512, 4)

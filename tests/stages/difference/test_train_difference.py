@@ -15,8 +15,8 @@ from tag2mask.networks.model_file import load_model
 from tag2mask.networks.segmenter import HeadSettings, Segmenter
 from tag2mask.stages.difference.difference_settings import DifferenceNetSettings
 from tag2mask.stages.difference.train_difference import StaticSystem, TrainDifference
+from tag2mask.stages.segmenter_training import SegmenterTraining
 from tag2mask.stages.train_classifier import TrainClassifier
-from tag2mask.stages.train_segmenter import TrainSegmenter
 from tests.builders import file_bytes
 from tests.stages.conftest import Boxes, Finished, FinishedPairs, pair_settings
 
@@ -71,7 +71,7 @@ def test_the_two_losses_are_the_papers(finished_pairs: FinishedPairs) -> None:
     system, given = training(finished_pairs).system(finished_pairs.env).eval(), made_up()
     losses = system(given, START)
     assert list(losses) == ["segmentation", "change"]
-    levels = system.levels(given)
+    levels = system.grid_levels(given)
     log_p = levels.scores.log_softmax(1)
     labelled = (given["labels"] != 255).nonzero().tolist()
     expected = -sum(float(log_p[n, int(given["labels"][n, y, x]), y, x].detach()) for n, y, x in labelled)
@@ -227,7 +227,7 @@ def test_killed_between_its_files_it_is_not_complete(
         raise RuntimeError("killed")
 
     with monkeypatch.context() as patch:
-        patch.setattr(TrainSegmenter, "save", dies)
+        patch.setattr(SegmenterTraining, "save", dies)
         with pytest.raises(RuntimeError, match="killed"):
             stage.run(env)
     assert stage.difference_path(env).is_file()
@@ -294,7 +294,6 @@ def test_it_goes_on_from_the_classifiers_backbone(finished: Finished) -> None:
     ("wrong", "message"),
     [
         ({"head": HeadSettings(kind="aspp", width=0, dilations=(1, 2))}, "head.kind.*aspp"),
-        ({"scales": (1.0, 0.5), "cache_features": False}, "scales"),
     ],
 )
 def test_settings_that_do_not_go_together(wrong: dict[str, Any], message: str) -> None:

@@ -101,7 +101,7 @@ def test_killed_half_way_it_ends_the_same(finished: Finished) -> None:
     assert set(whole) == strips | files
     for path in sorted(stage.folder(env).rglob("*"), reverse=True):
         path.rmdir() if path.is_dir() else path.unlink()
-    killed = Killed(stage.labels, made, start=finished.stage(TrainClassifier))
+    killed = Killed(stage.batch.labels, made, start=finished.stage(TrainClassifier))
     assert killed.folder(env) == stage.folder(env)
     with pytest.raises(RuntimeError, match="killed"):
         killed.run(env)
@@ -120,7 +120,7 @@ def test_what_was_trained_is_rebuilt_whole(finished: Finished, trained: TrainDyn
         made = labels.load(env, sample.id)
         assert np.array_equal(made, read_mask(trained.folder(env) / "growth" / "002" / f"{sample.id}.png"))
         assert set(np.unique(made)) <= {0, 255, *sample.tags}
-        changed += int((made != trained.labels.load(env, sample.id)).sum())
+        changed += int((made != trained.batch.labels.load(env, sample.id)).sum())
     assert changed
     system, again = (trained.trained_system(env) for _ in range(2))
     assert not system.training
@@ -144,7 +144,7 @@ def test_the_model_file_is_the_main_branch(finished: Finished, trained: TrainDyn
 
 
 def test_masks_over_the_epochs_are_drawn(finished: Finished, trained: TrainDynamic, tmp_path: Path) -> None:
-    assert trained.grows
+    assert trained.strips is not None
     (path,) = trained.draw(finished.env, tmp_path)
     assert path.name == "training_masks_over_epochs.jpg"
     assert path.is_file()
@@ -291,8 +291,6 @@ def test_settings_reach_the_refinement(finished: Finished) -> None:
         ({"alpha": -0.1}, r"dynamic\.alpha: -0\.1"),
         ({"second_pair": "sub"}, "dynamic.second_pair.*ssdd1, ssdd2"),
         ({"start": "static"}, "dynamic.start.*classifier, pretrained"),
-        ({"segmenter": {"loss": "seed"}}, "seed.*cross_entropy"),
-        ({"segmenter": {"cache_features": False, "scales": (1.0, 0.5)}}, "segmenter.scales"),
     ],
 )
 def test_impossible_settings(finished: Finished, wrong: dict[str, Any], message: str) -> None:

@@ -28,6 +28,7 @@ from tag2mask.stages.masking.train_masking import (
     train_masking,
 )
 from tag2mask.stages.saliency_maps import SaliencySettings, saliency_maps
+from tag2mask.stages.segmentation_system import own_labels
 from tag2mask.stages.train_classifier import TrainClassifier
 from tag2mask.stages.views import ViewSettings
 from tests.builders import file_bytes
@@ -117,7 +118,7 @@ def test_training_leaves_every_bit_of_the_classifier(finished: Finished, folder:
             seen.append(super().system(env))
             return seen[-1]
 
-    Watched(stage.labels, stage.settings, stage.attention, classifier).run(env)
+    Watched(stage.batch.labels, stage.settings, stage.attention, classifier).run(env)
     assert classifier.model_path(env).read_bytes() == content
     attention = seen[0].attention
     assert attention is not None
@@ -137,7 +138,7 @@ def test_killed_half_way_it_ends_the_same(finished: Finished, folder: Path) -> N
     whole = file_bytes(stage.folder(env))
     assert set(whole) == {"model.safetensors", "stage.json"}
     shutil.rmtree(stage.folder(env))
-    killed = Killed(stage.labels, stage.settings, stage.attention, stage.classifier)
+    killed = Killed(stage.batch.labels, stage.settings, stage.attention, stage.classifier)
     assert killed.folder(env) == stage.folder(env)
     with pytest.raises(RuntimeError, match="killed"):
         killed.run(env)
@@ -221,7 +222,8 @@ def test_scales_add_up_for_saliency_and_not_for_attention(finished: Finished, fo
     more = scaled.system(finished.env).eval()
     single, several = one(batch, POSITION), more(batch, POSITION)
     assert torch.allclose(single["attention"][0], several["attention"][0])
-    total = sum(one.losses({**batch}, one.scores(batch, scale), POSITION)["saliency"][0] for scale in (1.0, 0.75, 0.5))
+    objective, labels = one.objective, own_labels(batch)
+    total = sum(objective(batch, one.scores(batch, scale), labels)["saliency"][0] for scale in (1.0, 0.75, 0.5))
     assert torch.allclose(several["saliency"][0], total, rtol=1e-4)
 
 
@@ -229,7 +231,7 @@ def test_without_attention_the_classifier_plays_no_part(finished: Finished, fold
     env = finished.env
     stage = stage_of(finished, folder, AttentionSettings(enabled=False))
     assert "classifier" not in stage.inputs
-    assert stage.needs == {"present"}
+    assert stage.batch.needs == {"present"}
     assert set(stage.example(env)) == {"labels", "features", "present"}
     for system in (stage.system(env), stage.system_to_time(env)):
         assert set(system.eval()(batch_of(stage, env), POSITION)) == {"saliency"}
@@ -279,11 +281,6 @@ def test_a_step_can_be_timed_without_a_trained_classifier(finished: Finished, tr
 def test_impossible_settings(change: dict[str, Any], message: str) -> None:
     with pytest.raises(SettingsError, match=message):
         AttentionSettings(**change)
-
-
-def test_other_losses_are_refused(finished: Finished, folder: Path) -> None:
-    with pytest.raises(SettingsError, match=r"segmenter\.loss: 'seed' is none of image masking"):
-        stage_of(finished, folder, loss="seed")
 
 
 def test_the_classifier_sees_colours_as_its_weights_expect(system: MaskingSystem) -> None:

@@ -14,9 +14,9 @@ from tag2mask.data.view import SUPERPIXELS
 from tag2mask.engine.environment import Environment
 from tag2mask.errors import SettingsError, WorkspaceError
 from tag2mask.evidence.superpixel import discover_superpixels, label_superpixels
-from tag2mask.stages import superpixels as module
 from tag2mask.stages.backbone import BackboneSettings
 from tag2mask.stages.crf import CRFSettings
+from tag2mask.stages.superpixel import superpixels as module
 from tag2mask.stages.superpixel.superpixels import (
     MakeSuperpixels,
     SuperpixelSettings,

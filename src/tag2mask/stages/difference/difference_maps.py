@@ -101,7 +101,7 @@ class DifferenceMaps(MapStage):
                 for mask in masks
             )
             with runtime.autocast():
-                levels = system.levels({"image": images.to(runtime.torch_device), "labels": before})
+                levels = system.grid_levels({"image": images.to(runtime.torch_device), "labels": before})
                 logits = torch.stack(system.differences(levels, before, after)).cpu()
             # The photograph lies at the top left of its window, and so does its mirror image.
             height, width = (side // stride for side in views[0].resized)

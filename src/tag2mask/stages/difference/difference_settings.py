@@ -1,8 +1,7 @@
 """Settings of SSDD's difference detection: the network, and the rule by which two masks become one."""
 
 import dataclasses
-from dataclasses import dataclass
-from typing import Literal, get_args
+from dataclasses import dataclass, field
 
 from torch import Tensor
 
@@ -12,39 +11,64 @@ from tag2mask.networks.heads import Dilated, LargeFOV
 from tag2mask.networks.segmenter import HeadSettings, Segmenter
 from tag2mask.refine.difference import refine_pair
 from tag2mask.stages.backbone import BackboneSettings
-from tag2mask.stages.train_segmenter import SegmenterSettings
-
-Start = Literal["classifier", "pretrained"]
-"""Whose backbone a part's network starts from: the classifier's, as in the paper, or the one classifiers start from."""
+from tag2mask.stages.segmenter_settings import SegmenterTrainingSettings
+from tag2mask.supervision.objective import OBJECTIVES
 
 _NO_HIDDEN_LAYER = "segmenter.head.kind: difference detection reads a hidden layer, which aspp has not"
 
 
-def check_start(setting: str, start: str) -> None:
-    """Tells a start that there is not.
+def _paired_head() -> HeadSettings:
+    """The head of SSDD's code."""
+    return HeadSettings(kind="dilated", width=512, dropout=0.0)
 
-    Raises:
-        SettingsError: it is none of `Start`; the message has the setting's name.
+
+@dataclass(frozen=True)
+class DynamicSegmenterSettings(SegmenterTrainingSettings):
+    """The segmenter that DD-Nets learn beside, by default with the head of SSDD's code on a grid of stride 4.
+
+    Args:
+        backbone: the pretrained network under it.
+        head: one with a hidden layer, largefov or dilated.
+        views: sizes and crops in training.
+        label_stride: scores are upsampled to, and labels read at, every so many pixels.
+        cache_features: compute features of the frozen blocks once; needs `backbone.frozen_until` and `views.whole`.
+        training: optimiser and length.
     """
-    if start not in get_args(Start):
-        raise SettingsError(unknown_choice(setting, start, get_args(Start)))
+
+    head: HeadSettings = field(default_factory=_paired_head)
+    label_stride: int = 4
 
 
-def paired_segmenter() -> SegmenterSettings:
-    """The segmenter that DD-Nets learn beside, by default: the head of SSDD's code, on a grid of stride 4."""
-    return SegmenterSettings(head=HeadSettings(kind="dilated", width=512, dropout=0.0), label_stride=4)
+@dataclass(frozen=True)
+class PairedSegmenterSettings(DynamicSegmenterSettings):
+    """The same of the static part, whose segmenter learns fixed masks by a loss of choice.
+
+    Args:
+        backbone: the pretrained network under it.
+        head: one with a hidden layer, largefov or dilated.
+        views: sizes and crops in training.
+        label_stride: scores are upsampled to, and labels read at, every so many pixels.
+        cache_features: compute features of the frozen blocks once; needs `backbone.frozen_until` and `views.whole`.
+        training: optimiser and length.
+        loss: "cross_entropy", "balanced_seed" (DSRG) or "seed" (SEC).
+    """
+
+    loss: str = "cross_entropy"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.loss not in OBJECTIVES:
+            raise SettingsError(unknown_choice("segmenter.loss", self.loss, OBJECTIVES))
 
 
-def check_paired(segmenter: SegmenterSettings) -> None:
+def check_paired(segmenter: SegmenterTrainingSettings) -> None:
     """Tells a segmenter that DD-Nets cannot learn beside.
 
     Raises:
-        SettingsError: its head has no hidden layer, or it is shown at several scales.
+        SettingsError: its head has no hidden layer.
     """
     if segmenter.head.kind == "aspp":
         raise SettingsError(_NO_HIDDEN_LAYER)
-    if len(segmenter.scales) > 1:
-        raise SettingsError("segmenter.scales: difference detection has one scale, 1")
 
 
 @dataclass(frozen=True)

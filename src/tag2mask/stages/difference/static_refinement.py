@@ -4,20 +4,14 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from tag2mask.errors import SettingsError
+from tag2mask.stages.backbone import Start, check_start
 from tag2mask.stages.difference.difference_maps import DifferenceMaps, DifferenceMapSettings
 from tag2mask.stages.difference.difference_scores import DifferenceScores
 from tag2mask.stages.difference.difference_seeds import DifferenceSeeds
-from tag2mask.stages.difference.difference_settings import (
-    DifferenceNetSettings,
-    PairSettings,
-    Start,
-    check_start,
-    paired_segmenter,
-)
+from tag2mask.stages.difference.difference_settings import DifferenceNetSettings, PairedSegmenterSettings, PairSettings
 from tag2mask.stages.difference.train_difference import TrainDifference
 from tag2mask.stages.labels import LabelStage
 from tag2mask.stages.train_classifier import TrainClassifier
-from tag2mask.stages.train_segmenter import SegmenterSettings
 
 
 @dataclass(frozen=True)
@@ -32,7 +26,7 @@ class StaticSettings:
         seeds: how the two masks become one.
     """
 
-    segmenter: SegmenterSettings = field(default_factory=paired_segmenter)
+    segmenter: PairedSegmenterSettings = field(default_factory=PairedSegmenterSettings)
     start: Start = "classifier"
     difference: DifferenceNetSettings = field(default_factory=DifferenceNetSettings)
     maps: DifferenceMapSettings = field(default_factory=DifferenceMapSettings)

@@ -1,7 +1,7 @@
 """SSDD's static training: a segmenter on fixed masks and, beside it, a network that predicts where others differ."""
 
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 from torch import Tensor
 
@@ -14,11 +14,13 @@ from tag2mask.losses.difference import difference_loss
 from tag2mask.networks.difference_net import DifferenceNet, load_difference_nets, save_difference_nets
 from tag2mask.networks.segmenter import Levels, Segmenter
 from tag2mask.refine.difference import difference_map, missing_classes
-from tag2mask.stages.difference.difference_settings import DifferenceNetSettings, check_paired
+from tag2mask.stages.difference.difference_settings import DifferenceNetSettings, PairedSegmenterSettings, check_paired
 from tag2mask.stages.labels import LabelStage
+from tag2mask.stages.segmentation_system import SegmentationSystem, label_grid, on_label_grid, own_labels
+from tag2mask.stages.segmenter_inputs import INSIDE, PRESENT, SegmenterInputs
+from tag2mask.stages.segmenter_training import SegmenterTraining
 from tag2mask.stages.train_classifier import TrainClassifier
-from tag2mask.stages.train_segmenter import INSIDE, PRESENT, SegmentationSystem, SegmenterSettings, TrainSegmenter
-from tag2mask.supervision.fixed_masks import FixedMasks
+from tag2mask.supervision.objective import OBJECTIVES, Objective
 from tag2mask.supervision.targets import Targets
 
 DIFFERENCE_FILE = "difference.safetensors"
@@ -35,23 +37,36 @@ class StaticSystem(SegmentationSystem):
     Args:
         network: the segmenter.
         difference: the DD-Net, for its hidden layer, early features and classes.
+        objective: of the segmenter.
         lost_below: photographs of which the change loses a class this far teach the DD-Net nothing.
+        early: the block of the low-level features; empty for none.
         options: further ones of `SegmentationSystem`.
     """
 
-    def __init__(self, network: Segmenter, difference: DifferenceNet, *, lost_below: float, **options: Any) -> None:
-        super().__init__(network, FixedMasks(), **options)
+    def __init__(
+        self,
+        network: Segmenter,
+        difference: DifferenceNet,
+        objective: Objective,
+        *,
+        lost_below: float,
+        early: str,
+        **options: Any,
+    ) -> None:
+        super().__init__(network, **options)
         self.difference = difference
+        self.objective = objective
         self.lost_below = lost_below
+        self.early = early
 
-    def forward(self, batch: Batch, position: Position) -> Losses:
+    def losses(self, batch: Batch, position: Position) -> Losses:
         """L_static by its two parts: "segmentation" (the objective, on before) and "change".
 
         "change" is the mean of the two difference losses, from before and from after. A photograph whose crop loses a
         class takes no part in it, and neither does the padding.
         """
         before, after = batch["labels"], batch[_AFTER]
-        levels = self.levels(batch)
+        levels = self.grid_levels(batch)
         (segmentation,) = self.objective(batch, levels.scores, Targets(labels=before)).values()
         differs = difference_map(before, after)
         good = ~missing_classes(before, after, batch[PRESENT], share=self.lost_below).any(1)
@@ -61,11 +76,18 @@ class StaticSystem(SegmentationSystem):
         )
         return {"segmentation": segmentation, "change": ((of_before + of_after) / 2, count)}
 
+    def targets(self, batch: Batch, position: Position) -> Targets:
+        return own_labels(batch)
+
+    def grid_levels(self, batch: Batch) -> Levels:
+        """Hidden layer, scores and low-level features of a batch on its label grid."""
+        return on_label_grid(self.levels(batch, self.early or None), label_grid(batch))
+
     def differences(self, levels: Levels, before: Tensor, after: Tensor) -> tuple[Tensor, Tensor]:
         """d of both masks of a pair: where each says that the other differs.
 
         Args:
-            levels: of the photographs, as `levels` gives them.
+            levels: of the photographs, as `grid_levels` gives them.
             before: class ids (N, h, w) on the label grid.
             after: the other mask.
 
@@ -79,7 +101,7 @@ class StaticSystem(SegmentationSystem):
         return {**super().parameter_groups(), "difference": [ParameterGroup(trained, self.head_multiplier)]}
 
 
-class TrainDifference(TrainSegmenter):
+class TrainDifference(SegmenterTraining):
     """Trains a segmenter on the masks before and a DD-Net on the pairs of masks before and after.
 
     Leaves ``model.safetensors``, the segmenter as any other, and ``difference.safetensors``, the DD-Net.
@@ -98,13 +120,13 @@ class TrainDifference(TrainSegmenter):
 
     name = "difference_net"
     version = 1
-    own_needs: ClassVar[frozenset[str]] = frozenset({PRESENT, INSIDE})
+    settings: PairedSegmenterSettings
 
     def __init__(
         self,
         before: LabelStage,
         after: LabelStage,
-        settings: SegmenterSettings,
+        settings: PairedSegmenterSettings,
         difference: DifferenceNetSettings,
         *,
         lost_below: float = 0.5,
@@ -116,29 +138,34 @@ class TrainDifference(TrainSegmenter):
         self.before, self.after = before, after
         self.difference = difference
         self.lost_below = lost_below
-        super().__init__(
-            before,
+        self.early = difference.low(settings.backbone, cached=settings.cache_features)
+        self.objective = OBJECTIVES[settings.loss]()
+        batch = SegmenterInputs(
             settings,
+            before,
+            needs=self.objective.needs | {PRESENT, INSIDE},
             maps={_AFTER: after},
-            start=start,
-            early=difference.low(settings.backbone, cached=settings.cache_features),
+            classifier=start,
+            early=self.early,
         )
+        super().__init__(settings, batch, start=start)
 
     def identity(self, env: Environment) -> Any:
-        return [super().identity(env), canonical(self.difference, for_fingerprint=True), self.lost_below]
+        difference = canonical(self.difference, for_fingerprint=True)
+        return [super().identity(env), self.objective.identity, difference, self.lost_below]
 
-    def _system(self, network: Segmenter) -> StaticSystem:
+    def system_of(self, network: Segmenter, env: Environment) -> StaticSystem:
         return self._pair(network, self.difference.create(network, self.early))
 
     def _pair(self, network: Segmenter, difference: DifferenceNet) -> StaticSystem:
         return StaticSystem(
             network,
             difference,
+            self.objective,
             lost_below=self.lost_below,
-            objective=self.objective,
+            early=self.early,
             head_multiplier=self.settings.training.head_multiplier,
-            after=self.settings.backbone.frozen_until if self.features else None,
-            early=self.early or None,
+            after=self.batch.after,
         )
 
     def difference_path(self, env: Environment) -> Path:

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 import torch
 from safetensors.torch import load as load_tensors
@@ -17,31 +17,25 @@ from tag2mask.engine.workspace import reading_artifact
 from tag2mask.errors import SettingsError, unknown_choice
 from tag2mask.networks.difference_net import DifferenceNet, load_difference_nets, save_difference_nets
 from tag2mask.networks.heads import ASPP, Dilated, LargeFOV
-from tag2mask.networks.segmenter import Levels, Segmenter, make_head, resize_scores
+from tag2mask.networks.segmenter import Segmenter, make_head, resize_scores
 from tag2mask.networks.tensor_file import module_tensors
+from tag2mask.stages.backbone import Start, check_start
 from tag2mask.stages.difference.difference_settings import (
     DifferenceNetSettings,
+    DynamicSegmenterSettings,
     PairSettings,
-    Start,
     check_paired,
-    check_start,
-    paired_segmenter,
 )
 from tag2mask.stages.difference.train_difference import DIFFERENCE_FILE
 from tag2mask.stages.grown_labels import GrownLabels, grown_labels
 from tag2mask.stages.growth import OnlineCRFSettings
+from tag2mask.stages.label_strips import LabelStrips
 from tag2mask.stages.labels import LabelStage
+from tag2mask.stages.segmentation_system import SegmentationSystem, label_grid, on_label_grid
+from tag2mask.stages.segmenter_inputs import IMAGE_ON_GRID, INSIDE, PRESENT, SegmenterInputs
+from tag2mask.stages.segmenter_training import SegmenterTraining
 from tag2mask.stages.train_classifier import TrainClassifier
-from tag2mask.stages.train_segmenter import (
-    IMAGE_ON_GRID,
-    INSIDE,
-    PRESENT,
-    SegmentationSystem,
-    SegmenterSettings,
-    TrainSegmenter,
-)
 from tag2mask.supervision.difference import SECOND_PAIRS, Branch, DynamicRefinement, DynamicStep
-from tag2mask.supervision.fixed_masks import FixedMasks
 from tag2mask.supervision.targets import Targets
 
 SUB_HEAD_FILE = "sub_head.safetensors"
@@ -52,7 +46,7 @@ class DynamicSettings:
     """SSDD's dynamic part (Shimoda & Yanai, ICCV 2019, section 4).
 
     Args:
-        segmenter: network and training; a head with one hidden layer, which both branches have, and cross-entropy.
+        segmenter: network and training; a head with one hidden layer, which both branches have.
         difference: both DD-Nets.
         pair: how masks are refined, the same for both pairs.
         online_crf: the CRF at every step; the paper's has 3 iterations on a grid of 112, widths not scaled to it.
@@ -61,7 +55,7 @@ class DynamicSettings:
         start: "classifier" or "pretrained", the backbone that the training starts from.
     """
 
-    segmenter: SegmenterSettings = field(default_factory=paired_segmenter)
+    segmenter: DynamicSegmenterSettings = field(default_factory=DynamicSegmenterSettings)
     difference: DifferenceNetSettings = field(default_factory=DifferenceNetSettings)
     pair: PairSettings = field(default_factory=lambda: PairSettings(bias=0.4, background_bias=0.0))
     online_crf: OnlineCRFSettings = field(default_factory=lambda: OnlineCRFSettings(iterations=3, shrink=1.0))
@@ -71,10 +65,6 @@ class DynamicSettings:
 
     def __post_init__(self) -> None:
         check_paired(self.segmenter)
-        if self.segmenter.loss != "cross_entropy":
-            raise SettingsError(
-                f"segmenter.loss: '{self.segmenter.loss}' is not cross_entropy, which SSDD's dynamic part has"
-            )
         if not 0 <= self.alpha <= 1:
             raise SettingsError(f"dynamic.alpha: {self.alpha} must lie between 0 and 1")
         if self.second_pair not in SECOND_PAIRS:
@@ -92,17 +82,25 @@ class DynamicSystem(SegmentationSystem):
         network: the segmenter with the main branch.
         sub: the sub branch's head.
         refinement: DD-Nets, CRF and losses.
+        early: the block of the low-level features; empty for none.
         options: further ones of `SegmentationSystem`.
     """
 
     def __init__(
-        self, network: Segmenter, sub: LargeFOV | Dilated, refinement: DynamicRefinement, **options: Any
+        self,
+        network: Segmenter,
+        sub: LargeFOV | Dilated,
+        refinement: DynamicRefinement,
+        *,
+        early: str,
+        **options: Any,
     ) -> None:
-        super().__init__(network, FixedMasks(), **options)
+        super().__init__(network, **options)
         self.sub = sub
         self.refinement = refinement
+        self.early = early
 
-    def forward(self, batch: Batch, position: Position) -> Losses:
+    def losses(self, batch: Batch, position: Position) -> Losses:
         """The four losses of eq. 12, by name; see `DynamicRefinement.losses`."""
         main, sub, early = self.branches(batch)
         return self.refinement.losses(self._step(batch, main, sub, early), main, sub)
@@ -118,8 +116,8 @@ class DynamicSystem(SegmentationSystem):
 
     def branches(self, batch: Batch) -> tuple[Branch, Branch, Tensor | None]:
         """Main branch, sub branch and low-level features of a batch, on the label grid, float32."""
-        levels: Levels = self.levels(batch)
-        size = (batch["labels"].shape[1], batch["labels"].shape[2])
+        size = label_grid(batch)
+        levels = on_label_grid(self.levels(batch, self.early or None), size)
         hidden = self.sub.hidden(levels.features)
         scores = self.sub.classify(hidden)
         sub = Branch(resize_scores(scores.float(), size), resize_scores(hidden.float(), size))
@@ -138,7 +136,7 @@ class DynamicSystem(SegmentationSystem):
         return {"network": [backbone, heads], "difference": [ParameterGroup(trained, self.head_multiplier)]}
 
 
-class TrainDynamic(TrainSegmenter):
+class TrainDynamic(SegmenterTraining):
     """Trains a segmenter on seeds that difference detection refines at every step.
 
     Leaves ``model.safetensors``, the main branch as any other segmenter, ``difference.safetensors``, the DD-Nets
@@ -156,30 +154,21 @@ class TrainDynamic(TrainSegmenter):
 
     name = "segmenter_dynamic"
     version = 1
-    own_needs: ClassVar[frozenset[str]] = DynamicRefinement.needs
-    strips_start: ClassVar[str] = "seeds"
-    strips_file: ClassVar[str] = "training_masks_over_epochs.jpg"
+    strips = LabelStrips(start="seeds", file="training_masks_over_epochs.jpg")
 
     def __init__(self, seeds: LabelStage, settings: DynamicSettings, *, start: TrainClassifier | None = None) -> None:
         segmenter = settings.segmenter
         self.dynamic = settings
-        super().__init__(
-            seeds,
-            segmenter,
-            start=start,
-            early=settings.difference.low(segmenter.backbone, cached=segmenter.cache_features),
-        )
-
-    @property
-    def grows(self) -> bool:
-        return True
+        self.early = settings.difference.low(segmenter.backbone, cached=segmenter.cache_features)
+        batch = SegmenterInputs(segmenter, seeds, needs=DynamicRefinement.needs, classifier=start, early=self.early)
+        super().__init__(segmenter, batch, start=start)
 
     def identity(self, env: Environment) -> Any:
         dynamic = canonical(self.dynamic, for_fingerprint=True)
         # The segmenter is the stage's own settings, and where it starts from an input.
         return [super().identity(env), {name: dynamic[name] for name in dynamic if name not in ("segmenter", "start")}]
 
-    def _system(self, network: Segmenter) -> DynamicSystem:
+    def system_of(self, network: Segmenter, env: Environment) -> DynamicSystem:
         nets = [self.dynamic.difference.create(network, self.early) for _ in range(2)]
         return self._parts(network, *nets)
 
@@ -204,10 +193,9 @@ class TrainDynamic(TrainSegmenter):
             network,
             sub,
             refinement,
-            objective=self.objective,
+            early=self.early,
             head_multiplier=self.settings.training.head_multiplier,
-            after=self.settings.backbone.frozen_until if self.features else None,
-            early=self.early or None,
+            after=self.batch.after,
         )
 
     def difference_path(self, env: Environment) -> Path:

@@ -1,6 +1,6 @@
 """Image masking's segmenter: it learns extent from saliency, and classes from what a classifier misses when erased."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,15 +20,11 @@ from tag2mask.networks.classifier import Classifier
 from tag2mask.networks.frozen import Frozen
 from tag2mask.networks.segmenter import Segmenter
 from tag2mask.stages.labels import LabelStage
+from tag2mask.stages.segmentation_system import SegmentationSystem, losses_over_scales, own_labels
+from tag2mask.stages.segmenter_inputs import PRESENT, WHOLE_IMAGE, SegmenterInputs
+from tag2mask.stages.segmenter_settings import ScaledSegmenterSettings
+from tag2mask.stages.segmenter_training import SegmenterTraining
 from tag2mask.stages.train_classifier import TrainClassifier
-from tag2mask.stages.train_segmenter import (
-    PRESENT,
-    WHOLE_IMAGE,
-    SegmentationSystem,
-    SegmenterSettings,
-    TrainSegmenter,
-)
-from tag2mask.supervision.fixed_masks import FixedMasks
 from tag2mask.supervision.objective import Objective
 from tag2mask.supervision.targets import Targets
 
@@ -136,24 +132,32 @@ class MaskingSystem(SegmentationSystem):
     Args:
         network: the segmenter.
         attention: gives the attention loss; None takes the saliency loss alone.
+        scales: of the images, the first of them 1.
         options: further ones of `SegmentationSystem`.
     """
 
-    def __init__(self, network: Segmenter, attention: Attention | None, **options: Any) -> None:
-        super().__init__(network, FixedMasks(), saliency_objective(), **options)
+    def __init__(
+        self, network: Segmenter, attention: Attention | None, *, scales: Sequence[float] = (1.0,), **options: Any
+    ) -> None:
+        super().__init__(network, **options)
         self.attention = attention
+        self.objective = saliency_objective()
+        self.scales = tuple(scales)
 
-    def forward(self, batch: Batch, position: Position) -> Losses:
+    def losses(self, batch: Batch, position: Position) -> Losses:
         """Losses by name: "saliency", summed over scales, and "attention", weight included."""
         scores = self.scores(batch)
-        losses = dict(self.losses(batch, scores, position))
+        losses = losses_over_scales(self, self.objective, batch, scores, own_labels(batch), self.scales)
         if self.attention is not None:
             total, count = self.attention(batch, scores, position)
             losses["attention"] = (self.attention.settings.weight * total, count)
         return losses
 
+    def targets(self, batch: Batch, position: Position) -> Targets:
+        return own_labels(batch)
 
-class TrainMasking(TrainSegmenter):
+
+class TrainMasking(SegmenterTraining):
     """Trains a segmenter on saliency labels, watched by the classifier.
 
     Args:
@@ -161,33 +165,25 @@ class TrainMasking(TrainSegmenter):
         settings: network and training; the losses are the method's own.
         attention: the attention loss.
         classifier: is shown masked photographs; None where the attention loss is not enabled.
-
-    Raises:
-        SettingsError: `settings.loss` is not its default.
     """
 
     name = "segmenter_masking"
     version = 1
+    settings: ScaledSegmenterSettings
 
     def __init__(
         self,
         labels: LabelStage,
-        settings: SegmenterSettings,
+        settings: ScaledSegmenterSettings,
         attention: AttentionSettings,
         classifier: TrainClassifier | None,
     ) -> None:
-        if settings.loss != SegmenterSettings().loss:
-            raise SettingsError(
-                f"segmenter.loss: '{settings.loss}' is none of image masking, which has losses of its own; leave it at "
-                f"{SegmenterSettings().loss}"
-            )
         assert attention.enabled == (classifier is not None)
         self.attention = attention
         self.classifier = classifier
-        networks = {"classifier": classifier} if classifier is not None else {}
-        super().__init__(labels, settings, objective=saliency_objective(), networks=networks)
-        if classifier is not None:
-            self.needs |= {WHOLE_IMAGE}
+        needs = saliency_objective().needs | ({WHOLE_IMAGE} if classifier is not None else set())
+        batch = SegmenterInputs(settings, labels, needs=needs)
+        super().__init__(settings, batch, networks={"classifier": classifier} if classifier is not None else None)
 
     def identity(self, env: Environment) -> Any:
         attention = canonical(self.attention, for_fingerprint=True) if self.classifier else None
@@ -212,20 +208,20 @@ class TrainMasking(TrainSegmenter):
             system.attention = Attention(network_of(self.classifier), system.network.backbone, self.attention)
         return system
 
-    def _system(self, network: Segmenter) -> MaskingSystem:
+    def system_of(self, network: Segmenter, env: Environment) -> MaskingSystem:
         """The system without the classifier, which a trained segmenter no longer needs."""
         return MaskingSystem(
             network,
             None,
             head_multiplier=self.settings.training.head_multiplier,
-            after=self.settings.backbone.frozen_until if self.features else None,
+            after=self.batch.after,
             scales=self.settings.scales,
         )
 
 
 def train_masking(
     labels: LabelStage,
-    settings: SegmenterSettings,
+    settings: ScaledSegmenterSettings,
     attention: AttentionSettings,
     classifier: TrainClassifier,
 ) -> TrainMasking:

@@ -3,7 +3,7 @@
 import dataclasses
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, get_args
+from typing import Any, get_args
 
 import torch
 import torch.nn.functional as F
@@ -26,22 +26,15 @@ from tag2mask.networks.inference import ScaleSettings
 from tag2mask.networks.model_file import ModelHeader, load_model, save_model
 from tag2mask.networks.segmenter import Levels, Segmenter, resize_scores, to_grid
 from tag2mask.networks.single_stage import CamBranch
-from tag2mask.stages.backbone import BackboneSettings, take_weights
-from tag2mask.stages.difference.difference_settings import Start, check_start
+from tag2mask.stages.backbone import BackboneSettings, Start, check_start, take_weights
 from tag2mask.stages.grown_labels import GrownLabels, grown_labels
 from tag2mask.stages.growth import OnlineCRFSettings
+from tag2mask.stages.label_strips import LabelStrips
+from tag2mask.stages.segmentation_system import SegmentationSystem
+from tag2mask.stages.segmenter_inputs import IMAGE_ON_GRID, INSIDE, PRESENT, WHOLE_IMAGE, SegmenterInputs
+from tag2mask.stages.segmenter_settings import SegmenterTrainingSettings
+from tag2mask.stages.segmenter_training import SegmenterTraining
 from tag2mask.stages.train_classifier import TrainClassifier
-from tag2mask.stages.train_segmenter import (
-    IMAGE_ON_GRID,
-    INSIDE,
-    PRESENT,
-    WHOLE_IMAGE,
-    SegmentationSystem,
-    SegmenterSettings,
-    TrainSegmenter,
-)
-from tag2mask.supervision.fixed_masks import FixedMasks
-from tag2mask.supervision.objective import Objective
 from tag2mask.supervision.online_cams import OnlineCams
 from tag2mask.supervision.targets import Targets
 
@@ -239,13 +232,13 @@ class SingleStageSystem(SegmentationSystem):
         stride: int,
         **options: Any,
     ) -> None:
-        super().__init__(network, FixedMasks(), **options)
+        super().__init__(network, **options)
         self.cam = cam
         self.online = online
         self.parts = parts
         self.stride = stride
 
-    def forward(self, batch: Batch, position: Position) -> Losses:
+    def losses(self, batch: Batch, position: Position) -> Losses:
         """The losses by name.
 
         ``classification`` on tags (padding included, as the classifier's), and from `segmentation_from` on
@@ -253,7 +246,7 @@ class SingleStageSystem(SegmentationSystem):
         the batch. AALR adds the groups of ``affinity_*`` and ``reassign``, RRM's option ``dense_energy``. Before, no
         labels are made, and these losses are 0.
         """
-        found = self._levels(batch)
+        found = self.levels(batch)
         features = self.cam.features(found.features)
         classifier = self.cam.classifier
         tags = batch[PRESENT][:, 1:]
@@ -266,19 +259,13 @@ class SingleStageSystem(SegmentationSystem):
     @torch.no_grad()
     def targets(self, batch: Batch, position: Position) -> Targets:
         """The online labels of a batch."""
-        return self._targets(batch, self.cam.maps(self._levels(batch).features))
+        return self._targets(batch, self.cam.maps(self.levels(batch).features))
 
     def parameter_groups(self) -> dict[str, list[ParameterGroup]]:
         backbone, head = super().parameter_groups()["network"]
         trunk = ParameterGroup([*backbone.parameters, *self.cam.trained_blocks()])
         heads = ParameterGroup([*head.parameters, *self.cam.classifier.head_parameters()], head.multiplier)
         return {"network": [trunk, heads]}
-
-    def _levels(self, batch: Batch) -> Levels:
-        """Backbone features, hidden layer and scores, on the network's own grid."""
-        if self.after is None:
-            return self.network.levels(batch[WHOLE_IMAGE])
-        return self.network.levels(batch["features"], after=self.after)
 
     @torch.no_grad()
     def _targets(self, batch: Batch, maps: Tensor) -> Targets:
@@ -364,7 +351,7 @@ def _on_labels(reassigned: Reassigned, coarse: Tensor, labels: Tensor) -> Tensor
     return nearest(reassigned.weights, size).where(nearest(coarse, size) == labels, 1.0)
 
 
-class TrainSingleStage(TrainSegmenter):
+class TrainSingleStage(SegmenterTraining):
     """Trains a segmenter on labels that a CAM head on its own backbone makes at every step.
 
     Leaves ``model.safetensors``, the segmenter as any other, and ``classifier.safetensors``, backbone and CAM head as a
@@ -381,12 +368,10 @@ class TrainSingleStage(TrainSegmenter):
 
     name = "single_stage"
     version = 1
-    own_needs: ClassVar[frozenset[str]] = frozenset({PRESENT, INSIDE, IMAGE_ON_GRID})
-    strips_start: ClassVar[str] = "before training: no labels"
-    strips_file: ClassVar[str] = "online_labels_over_epochs.jpg"
+    strips = LabelStrips(start="before training: no labels", file="online_labels_over_epochs.jpg")
 
     def __init__(
-        self, segmenter: SegmenterSettings, parts: SingleStageParts, *, start: TrainClassifier | None = None
+        self, segmenter: SegmenterTrainingSettings, parts: SingleStageParts, *, start: TrainClassifier | None = None
     ) -> None:
         _check(segmenter, parts)
         if start is not None and start.settings.head.width:
@@ -397,11 +382,8 @@ class TrainSingleStage(TrainSegmenter):
             )
         self.parts = parts
         self.classifier = start
-        super().__init__(None, segmenter, objective=Objective({}), start=start)
-
-    @property
-    def grows(self) -> bool:
-        return True
+        batch = SegmenterInputs(segmenter, None, needs={PRESENT, INSIDE, IMAGE_ON_GRID}, classifier=start)
+        super().__init__(segmenter, batch, start=start)
 
     def identity(self, env: Environment) -> Any:
         parts = canonical(self.parts, for_fingerprint=True)
@@ -419,14 +401,14 @@ class TrainSingleStage(TrainSegmenter):
         return system
 
     def system_to_time(self, env: Environment) -> SingleStageSystem:
-        backbone = self.settings.backbone.create(env.runtime.seed)
-        network = Segmenter(backbone, len(env.dataset.classes) + 1, self.settings.head)
-        return self._parts(network, env.runtime.seed)
+        system = super().system_to_time(env)
+        assert isinstance(system, SingleStageSystem)
+        return system
 
-    def _parts(self, network: Segmenter, seed: int) -> SingleStageSystem:
+    def system_of(self, network: Segmenter, env: Environment) -> SingleStageSystem:
         trunk, settings = network.backbone, self._cam_backbone
         shared = settings.block == self.settings.backbone.block
-        backbone = trunk if shared else settings.create(seed)
+        backbone = trunk if shared else settings.create(env.runtime.seed)
         if trunk.block not in backbone.blocks:
             raise SettingsError(
                 f"segmenter.backbone.block: '{trunk.block}' comes after '{backbone.block}', which the classifier reads"
@@ -438,9 +420,8 @@ class TrainSingleStage(TrainSegmenter):
             self.parts.online_cams.module(),
             self.parts,
             stride=self.settings.label_stride,
-            objective=self.objective,
             head_multiplier=self.settings.training.head_multiplier,
-            after=self.settings.backbone.frozen_until if self.features else None,
+            after=self.batch.after,
         )
 
     @property
@@ -487,12 +468,12 @@ class TrainSingleStage(TrainSegmenter):
         Raises:
             WorkspaceError: a file is missing or damaged.
         """
-        system = self._parts(self.load(env), env.runtime.seed)
+        system = self.system_of(self.load(env), env)
         system.cam.classifier.load_state_dict(self.load_classifier(env).state_dict())
         return env.runtime.place(system).eval()
 
 
-def _check(segmenter: SegmenterSettings, parts: SingleStageParts) -> None:
+def _check(segmenter: SegmenterTrainingSettings, parts: SingleStageParts) -> None:
     """Tells settings that do not go together.
 
     Raises:
@@ -500,10 +481,6 @@ def _check(segmenter: SegmenterSettings, parts: SingleStageParts) -> None:
     """
     if segmenter.head.kind == "aspp":
         raise SettingsError("segmenter.head.kind: a single stage reads a hidden layer, which aspp has not")
-    if segmenter.loss != "cross_entropy":
-        raise SettingsError(f"segmenter.loss: '{segmenter.loss}' is not cross_entropy, which single stages have")
-    if len(segmenter.scales) > 1:
-        raise SettingsError("segmenter.scales: a single stage's segmenter has one scale, 1")
     if segmenter.cache_features and parts.online_cams.scales != (1.0,):
         raise SettingsError(
             f"online_cams.scales: {list(parts.online_cams.scales)} need photographs, but segmenter.cache_features "
@@ -518,7 +495,7 @@ def _check(segmenter: SegmenterSettings, parts: SingleStageParts) -> None:
 
 
 def train_single_stage(
-    segmenter: SegmenterSettings, parts: SingleStageParts, classifier: TrainClassifier
+    segmenter: SegmenterTrainingSettings, parts: SingleStageParts, classifier: TrainClassifier
 ) -> TrainSingleStage:
     """A segmenter that learns from its own CAMs, from the network that `single_stage.start` says."""
     return TrainSingleStage(segmenter, parts, start=classifier if parts.settings.start == "classifier" else None)

@@ -17,7 +17,8 @@ from tag2mask.losses.difference import difference_loss
 from tag2mask.networks.segmenter import HeadSettings, Segmenter
 from tag2mask.refine.difference import refine_pair
 from tag2mask.stages.backbone import BackboneSettings
-from tag2mask.stages.train_segmenter import SegmentationSystem
+from tag2mask.stages.segmentation_system import on_label_grid
+from tag2mask.stages.train_segmenter import ObjectiveSystem
 from tag2mask.supervision.fixed_masks import FixedMasks
 from tag2mask.supervision.objective import cross_entropy_objective
 from tests.conftest import ROOT
@@ -187,9 +188,8 @@ def test_features_are_those_the_network_was_trained_on(low_block: str) -> None:
     segmenter = Segmenter(backbone, CLASSES, HeadSettings(width=4, dilations=(2,))).eval()
     images = torch.randn(2, 3, 64, 48, generator=torch.Generator().manual_seed(0))
     features = ssdd.image_features(segmenter, images, label_stride=4, low_block=low_block)
-    options: dict[str, Any] = {"head_multiplier": 1.0, "early": low_block or None}
-    training = SegmentationSystem(segmenter, FixedMasks(), cross_entropy_objective(), **options)
-    levels = training.levels({"image": images, "labels": torch.zeros(2, 16, 12)})
+    training = ObjectiveSystem(segmenter, FixedMasks(), cross_entropy_objective(), head_multiplier=1.0)
+    levels = on_label_grid(training.levels({"image": images}, low_block or None), (16, 12))
     assert torch.equal(features.high, levels.hidden)
     assert not features.high.requires_grad
     if low_block:

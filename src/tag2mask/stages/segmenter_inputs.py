@@ -1,0 +1,173 @@
+"""What a batch holds of each photograph that a segmenter is trained on."""
+
+from collections.abc import Callable, Collection, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from tag2mask.base.versions import Code
+from tag2mask.data.classes import UNLABELLED
+from tag2mask.data.images import image_size
+from tag2mask.data.samples import Sample
+from tag2mask.data.view import IMAGE, LABELS, View, to_view
+from tag2mask.engine.environment import Environment, Reads, SplitName
+from tag2mask.engine.stage import Stage
+from tag2mask.stages.frozen_features import EarlyFeatures, EarlyFeatureSettings, FrozenFeatures, FrozenFeatureSettings
+from tag2mask.stages.labels import LabelStage
+from tag2mask.stages.maps import MapStage
+from tag2mask.stages.segmenter_settings import SegmenterTrainingSettings
+from tag2mask.stages.train_classifier import TrainClassifier
+from tag2mask.stages.views import change_colours, load_photograph, view_photograph
+
+CODE = Code("segmenter inputs")
+
+PRESENT, INSIDE, IMAGE_ON_GRID, WHOLE_IMAGE = "present", "inside", "image_on_grid", "image"
+"""What supervisions and objectives can ask for beside the labels: the photograph's tags as bool (C + 1); where the
+label grid shows the photograph, bool (h, w); the photograph on that grid, uint8 (3, h, w); and the photograph as the
+network sees it, normalised, float32 (3, H, W), also where it reads kept features. Anything else they need is a map,
+which the method gives."""
+
+
+class SegmenterInputs:
+    """Entries of a training batch by name: labels, what the network reads, and what is asked for beside them.
+
+    Args:
+        settings: network, views and label grid.
+        labels: the stage whose masks are learnt from, or grown; None where a training makes all its labels itself: the
+            batch then has unlabelled ones.
+        needs: entries beside the labels and what the network reads: any of the four above, others are maps.
+        maps: further maps and labels, by the name of their entry.
+        classifier: whose backbone's features are kept; None keeps the pretrained one's. Of no use where none are kept.
+        early: a block whose features are read too; empty for none.
+    """
+
+    def __init__(
+        self,
+        settings: SegmenterTrainingSettings,
+        labels: LabelStage | None,
+        *,
+        needs: Collection[str] = (),
+        maps: Mapping[str, MapStage | LabelStage] | None = None,
+        classifier: TrainClassifier | None = None,
+        early: str = "",
+    ) -> None:
+        settings.backbone.check(cached=settings.cache_features)
+        self.settings = settings
+        self.labels = labels
+        self.needs = frozenset(needs)
+        self.maps = dict(maps or {})
+        self.early = early
+        self.features: FrozenFeatures | None = None
+        self.early_features: EarlyFeatures | None = None
+        if settings.cache_features:
+            self.features = FrozenFeatures(FrozenFeatureSettings(settings.backbone, settings.views), classifier)
+            if early:
+                self.early_features = EarlyFeatures(
+                    EarlyFeatureSettings(settings.backbone, settings.views, early, settings.label_stride), classifier
+                )
+
+    @property
+    def split(self) -> SplitName:
+        """The list of photographs."""
+        return self.labels.split if self.labels else "train"
+
+    @property
+    def reads(self) -> Reads:
+        """What is known of the photographs: tags only where they are asked for."""
+        return frozenset({"images", "tags"}) if PRESENT in self.needs else frozenset({"images"})
+
+    @property
+    def label_stages(self) -> dict[str, Stage]:
+        """The stages that labels and maps come from, by the name of their entry."""
+        return {**({"labels": self.labels} if self.labels else {}), **self.maps}
+
+    @property
+    def feature_stages(self) -> dict[str, Stage]:
+        """The stages that kept features come from."""
+        kept = {"features": self.features, "early_features": self.early_features}
+        return {name: stage for name, stage in kept.items() if stage is not None}
+
+    @property
+    def after(self) -> str | None:
+        """The block whose features stand for the photograph; None where the photograph itself is read."""
+        return self.settings.backbone.frozen_until if self.features else None
+
+    def labels_of(self, env: Environment, sample: Sample) -> Tensor:
+        """Labels of a photograph at its own size, uint8 (H, W); all unlabelled where no stage makes them."""
+        if self.labels is None:
+            return torch.full(image_size(sample.image), UNLABELLED, dtype=torch.uint8)
+        return torch.from_numpy(self.labels.load(env, sample.id))
+
+    def whole_view(self, size: tuple[int, int]) -> View:
+        """The view of a whole photograph of (height, width) `size`, not mirrored."""
+        return self.settings.views.whole_view(size, mirror=False)
+
+    def open(self, env: Environment) -> Callable[[Sample, int], dict[str, Any]]:
+        """Returns the function of (sample, epoch) that gives a training example, at a view drawn for the epoch."""
+        views, seed = self.settings.views, env.runtime.seed
+        entries = self.entries(env)
+
+        def example(sample: Sample, epoch: int) -> dict[str, Any]:
+            labels = self.labels_of(env, sample)
+            view = views.draw((labels.shape[0], labels.shape[1]), seed=seed, epoch=epoch, image_id=sample.id)
+            return entries(sample, labels, view, epoch)
+
+        return example
+
+    def entries(self, env: Environment) -> Callable[[Sample, Tensor, View, int | None], dict[str, Any]]:
+        """Returns the function of (sample, labels, view, epoch) that gives what a batch holds of a photograph.
+
+        Without an epoch colours stay as they are.
+        """
+        settings, seed, stride = self.settings, env.runtime.seed, self.settings.label_stride
+        backbone = settings.backbone.create(env.runtime.seed)
+
+        def entries(sample: Sample, labels: Tensor, view: View, epoch: int | None) -> dict[str, Any]:
+            found: dict[str, Any] = {"labels": to_view(labels, view, LABELS, stride=stride)}
+            for name, stage in self.maps.items():
+                found[name] = to_view(torch.as_tensor(stage.load(env, sample.id)), view, stage.map_kind, stride=stride)
+            if self.early_features is not None:
+                found["early"] = self.early_features.load(env, sample.id, mirror=view.mirror)
+            if PRESENT in self.needs:
+                tags = torch.from_numpy(env.dataset.tag_vector(sample)).bool()
+                found[PRESENT] = torch.cat([torch.ones(1, dtype=torch.bool), tags])
+            if INSIDE in self.needs:
+                found[INSIDE] = to_view(torch.ones_like(labels), view, LABELS, stride=stride, fill=0).bool()
+            if self.features is not None:
+                found["features"] = self.features.load(env, sample.id, mirror=view.mirror)
+            if self.features is not None and not self.needs & {IMAGE_ON_GRID, WHOLE_IMAGE}:
+                return found
+            image = load_photograph(sample)
+            if IMAGE_ON_GRID in self.needs:
+                fill = [255 * value for value in backbone.mean]
+                on_grid = to_view(image, view, IMAGE, stride=stride, fill=fill)
+                found[IMAGE_ON_GRID] = on_grid.round().to(torch.uint8)
+            if self.features is None or WHOLE_IMAGE in self.needs:
+                if epoch is not None:
+                    image = change_colours(image, settings.views.colour, seed=seed, epoch=epoch, image_id=sample.id)
+                found[WHOLE_IMAGE] = view_photograph(image, view, backbone)
+            return found
+
+        return entries
+
+    def example(self, env: Environment) -> dict[str, Tensor]:
+        """A made-up training example with the shapes of a real one."""
+        crop = self.settings.views.crop
+        side = -(-crop // self.settings.label_stride)
+        example = {"labels": torch.zeros(side, side, dtype=torch.uint8)}
+        if self.features is not None:
+            example["features"] = torch.zeros(self.features.shape(env))
+        if self.features is None or WHOLE_IMAGE in self.needs:
+            example[WHOLE_IMAGE] = torch.zeros(3, crop, crop)
+        if self.early_features is not None:
+            example["early"] = torch.zeros(self.early_features.shape(env))
+        for name in self.maps:
+            example[name] = torch.zeros(side, side, dtype=torch.int32)
+        if PRESENT in self.needs:
+            example[PRESENT] = torch.ones(len(env.dataset.classes) + 1, dtype=torch.bool)
+        if INSIDE in self.needs:
+            example[INSIDE] = torch.ones(side, side, dtype=torch.bool)
+        if IMAGE_ON_GRID in self.needs:
+            example[IMAGE_ON_GRID] = torch.zeros(3, side, side, dtype=torch.uint8)
+        return example
