@@ -162,5 +162,5 @@ def test_nothing_is_kept_where_there_is_no_workspace(data: Path, tmp_path: Path,
     stages, env = prepared(tmp_path)
     env.workspace.check_free()
     with pytest.raises(DataError):
-        check_input(plan.stages(), env)
+        check_input(stages, env)
     assert list(tmp_path.rglob("ws/*")) == []
