@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from tag2mask import __version__
-from tag2mask.cli import main
+from tag2mask.cli import RUN_HELP, _spelled, main
+from tag2mask.methods.registry import DEFAULT_METHOD
 from tests.builders import write_shapes
 
 METHOD_NAMES = "cam, sec, dsrg, psa, ssdd, dcp, masking, superpixel, rrm, aalr, supervised"
@@ -38,7 +39,10 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
     ("words", "message"),
     [
         (["run", "cap", "--data", "x"], f"unknown method 'cap'; choices: {METHOD_NAMES}"),
-        (["run"], f"choices: {METHOD_NAMES}"),
+        (["run", "photos"], f"choices: {METHOD_NAMES}; a folder of photographs is given as data: --data photos"),
+        (["run", "cam", "sec", "--data", "x"], f"a method stands right after 'run': {METHOD_NAMES}"),
+        (["run", "--data", "x", "--config", "small/cat"], "presets: "),
+        (["run", "--data", "x", "--device", "tpu"], "device: 'tpu' is unknown"),
         (["run", "cam", "--data", "/nowhere"], "/nowhere"),
         (["run", "cam"], "data"),
         (["run", "cam", "--data", "x", "--config", "small/cat"], "presets: "),
@@ -59,6 +63,53 @@ def test_an_error_is_one_line_and_status_two(
     assert err.count("\n") == 1
     assert err.startswith("tag2mask: error: ")
     assert message in err
+
+
+@pytest.mark.parametrize("words", [["--help"], ["-h"], ["--data", "x", "--help"]])
+def test_run_without_a_method_shows_its_help(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main(["run", *words])
+    assert stop.value.code == 0
+    assert RUN_HELP in capsys.readouterr().out
+
+
+def test_run_alone_shows_its_help(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["run"]) == 2
+    assert RUN_HELP in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("words", "note"),
+    [
+        ([], f"method {DEFAULT_METHOD} (the default), preset small/{DEFAULT_METHOD} (device cpu)"),
+        (["--config", "small/dcp"], "method dcp (of the preset small/dcp)"),
+    ],
+)
+def test_a_run_without_a_method_takes_one_and_says_which(
+    words: list[str], note: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main(["run", "--data", "x", "--device", "cpu", *words, "--segmenter.label_stride", "3", "--print_config"])
+    assert stop.value.code == 0
+    shown = capsys.readouterr()
+    assert shown.err == f"{note}\n"
+    assert "label_stride: 3" in shown.out
+    assert "cache_features: true" in shown.out
+
+
+def test_a_run_without_a_method_has_all_options(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data = write_shapes(tmp_path / "data")
+    words = ["run", "--dry_run", "--data", str(data), "--workspace", str(tmp_path / "ws"), "--config", "small/cam"]
+    assert main([*words, "--classifier.backbone.weights", "none", "--segmenter.backbone.weights", "none"]) == 0
+    shown = capsys.readouterr()
+    assert shown.err.startswith("method cam (of the preset small/cam)\n")
+    assert "refined_labels" in shown.out
+    assert not (tmp_path / "ws").exists()
+    # What is wrong comes after what was chosen, in a line of its own.
+    assert main(["run", "--data", "/nowhere", "--device", "cpu"]) == 2
+    note, error = capsys.readouterr().err.splitlines()
+    assert note.startswith(f"method {DEFAULT_METHOD} (the default)")
+    assert error.startswith("tag2mask: error: /nowhere")
 
 
 def test_an_unknown_key_in_a_file_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -206,3 +257,11 @@ def test_masks_are_counted(
     monkeypatch.setattr("tag2mask.api.predict.predict", lambda model, paths, out, **more: paths)
     assert main(["predict", "m", *photographs, "--out", "x"]) == 0
     assert capsys.readouterr().out == told
+
+
+def test_options_may_be_spelled_either_way() -> None:
+    assert _spelled(["run", "cam", "--dry-run", "--segmenter.label-stride=4", "--data", "my-photos", "-h"]) == [
+        *("run", "cam", "--dry_run", "--segmenter.label_stride=4", "--data", "my-photos", "-h"),
+    ]
+    assert _spelled(["predict", "--no-crf", "--", "--odd-name.jpg"]) == ["predict", "--no_crf", "--", "--odd-name.jpg"]
+    assert _spelled(["--config=a-b/c-d.yaml"]) == ["--config=a-b/c-d.yaml"]

@@ -13,22 +13,24 @@ from tag2mask import __version__
 from tag2mask.base.text import plural
 from tag2mask.commands import data, report, study, superpixels, workspace
 from tag2mask.commands.parsers import add_command, add_machine, machine_of
-from tag2mask.errors import SettingsError, Tag2MaskError, full_memory
+from tag2mask.errors import Tag2MaskError, full_memory
 
 DESCRIPTION = """\
 From image tags to pixel masks: trains a segmentation network from photographs with tags ("dog, sofa"), no masks drawn.
 
   tag2mask demo                                      see it work on built-in data (about ten minutes)
-  tag2mask run cam --data photos --config small/cam  train on your own tagged photographs
+  tag2mask run --data photos                         train on your own tagged photographs
   tag2mask predict MODEL photos --out masks          masks and overlays for more photographs
 """
 
 RUN_HELP = """\
 Trains METHOD on tagged photographs, predicts masks and scores them where there is truth. What an earlier run made is
-used again, and a run that was killed goes on where it stopped.
+used again, and a run that was killed goes on where it stopped. Without METHOD the run takes the method of the preset
+that --config names; without both it takes the default method with its preset for this machine, and says which.
 
+  tag2mask run --data photos
   tag2mask run cam --data photos --config small/cam
-  tag2mask run cam --data photos --config small/cam --dry-run
+  tag2mask run cam --data photos --config small/cam --dry_run
   tag2mask run cam --data photos --config my.yaml --segmenter.training.epochs 3
 
 `tag2mask run METHOD --help` shows every setting of a method; --print_config writes them as YAML to start a file from.
@@ -46,7 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in words
-    words = [word for word in words if word != "--debug"]
+    words = _spelled([word for word in words if word != "--debug"])
     # Names of files need not be text; standard error takes them all the same by itself.
     if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
         sys.stdout.reconfigure(errors="backslashreplace")
@@ -76,6 +78,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         warnings.formatwarning = usual
 
 
+def _spelled(words: Sequence[str]) -> list[str]:
+    """Options as they are defined: ``--long-side`` is ``--long_side``, up to a ``--`` that ends the options."""
+    end = words.index("--") if "--" in words else len(words)
+    spelled = []
+    for word in words[:end]:
+        name, equals, value = word.partition("=")
+        spelled.append(f"--{name[2:].replace('-', '_')}{equals}{value}" if name.startswith("--") else word)
+    return [*spelled, *words[end:]]
+
+
 def _warning_line(message: Warning | str, *where: object, **more: object) -> str:
     """A warning as users read it: one line, without the source line that gave it."""
     return f"tag2mask: warning: {' '.join(str(message).split())}\n"
@@ -88,10 +100,14 @@ def _message(error: BaseException) -> str:
 
 
 def _dispatch(words: list[str]) -> int:
-    # `run METHOD` has a parser of its own, made of the method's settings.
-    if words[:1] == ["run"] and len(words) > 1 and not words[1].startswith("-"):
-        return _run(words[1], words[2:])
-    # Anything else, options in front of a method among it, is argparse's to read.
+    # `run` has a parser of its own, made of the method's settings, whether the method is named or chosen.
+    if words[:1] == ["run"] and len(words) > 1:
+        if not words[1].startswith("-"):
+            return _run(words[1], words[2:])
+        if not {"-h", "--help"} & set(words):
+            return _run(None, words[1:])
+        words = ["run", "--help"]
+    # Anything else is argparse's to read, the help of a run without a method among it.
     arguments = _parser().parse_args(words)
     handler: Callable[[argparse.Namespace], int] = arguments.handler
     return handler(arguments)
@@ -110,7 +126,9 @@ def _parser() -> argparse.ArgumentParser:
     add_machine(sub)
 
     sub = add_command(commands, "run", _run_help, "train a method on tagged photographs", description=RUN_HELP)
+    sub.usage = "tag2mask run [METHOD] --data FOLDER [--config PRESET] [--dry_run] [--SETTING VALUE ...]"
     sub.add_argument("method", metavar="METHOD", nargs="?", help="one of `tag2mask list-methods`")
+    sub.set_defaults(show_help=sub.print_help)
 
     sub = add_command(commands, "predict", _predict, "masks and overlays of photographs with a trained model")
     sub.add_argument("model", metavar="MODEL", help="model.safetensors of a run")
@@ -119,7 +137,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     sub.add_argument("--out", required=True, metavar="DIR", help="gets masks/ (palette PNG) and overlays/ (JPEG)")
     sub.add_argument("--tags", metavar="CSV", help="image_path,label: restrict each mask to its photograph's tags")
-    sub.add_argument("--no-crf", action="store_true", help="leave the dense CRF out")
+    sub.add_argument("--no_crf", action="store_true", help="leave the dense CRF out")
     add_machine(sub)
 
     sub = add_command(commands, "evaluate", _evaluate, "score a folder of masks against a folder of true masks")
@@ -138,23 +156,24 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _run_help(arguments: argparse.Namespace) -> int:
-    # Reached without a method only: with one, its own parser takes over.
-    from tag2mask.methods.registry import METHODS
+    # Reached by `run` alone: with anything after it the parser of a method takes over.
+    arguments.show_help()
+    return 2
 
-    raise SettingsError(f"run needs a method; choices: {', '.join(METHODS)}")
 
-
-def _run(name: str, words: list[str]) -> int:
+def _run(name: str | None, words: list[str]) -> int:
     from tag2mask.api.run import dry_run, run_configuration
     from tag2mask.engine.graph import forecast_table
     from tag2mask.engine.progress import Reporter
-    from tag2mask.methods.registry import find_method
+    from tag2mask.runs.presets import choose
     from tag2mask.runs.settings import parse_arguments
 
-    method = find_method(name)
-    dry = "--dry-run" in words
-    configuration = parse_arguments(method, [word for word in words if word != "--dry-run"])
+    dry = "--dry_run" in words
+    choice = choose(name, [word for word in words if word != "--dry_run"])
     reporter = Reporter()
+    if choice.note:
+        reporter.say(choice.note)
+    configuration = parse_arguments(choice.method, choice.arguments)
     if dry:
         print(forecast_table(*dry_run(configuration, reporter)))
         return 0
@@ -183,7 +202,6 @@ def _show(result: object) -> int:
 
 def _predict(arguments: argparse.Namespace) -> int:
     from tag2mask.api.predict import predict
-    from tag2mask.engine.environment import Runtime
 
     written = predict(
         arguments.model,
@@ -191,7 +209,7 @@ def _predict(arguments: argparse.Namespace) -> int:
         arguments.out,
         tags=arguments.tags,
         use_crf=False if arguments.no_crf else None,
-        runtime=Runtime(**machine_of(arguments)),
+        **machine_of(arguments),
     )
     print(f"{len(written)} {plural(len(written), 'mask')}:    {Path(arguments.out) / 'masks'}")
     print(f"{len(written)} {plural(len(written), 'overlay')}: {Path(arguments.out) / 'overlays'}")
@@ -207,7 +225,7 @@ def _evaluate(arguments: argparse.Namespace) -> int:
     ids = None
     if arguments.list:
         words = [line.split() for line in read_text(Path(arguments.list)).splitlines() if line.strip()]
-        # A line is an id, or VOC's pair of a photograph and its mask.
+        # A line is an id, or VOC's pair of an image and its mask.
         ids = [parts[0] if len(parts) == 1 else Path(parts[-1]).stem for parts in words]
     scores = evaluate(arguments.predictions, arguments.truth, classes=classes, ids=ids)
     print(scores.table())

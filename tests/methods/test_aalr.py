@@ -3,7 +3,7 @@ from pathlib import Path
 
 from tag2mask.methods.aalr import AalrSettings, aalr
 from tag2mask.methods.rrm import RrmSettings, rrm
-from tag2mask.stages.single_stage.train_single_stage import AdaptiveAffinitySettings, ReassignSettings
+from tag2mask.stages.single_stage.single_stage_settings import AdaptiveAffinitySettings, ReassignSettings
 from tests.builders import shapes_environment
 
 NO_AFFINITY, NO_REASSIGN = AdaptiveAffinitySettings(enabled=False), ReassignSettings(enabled=False)

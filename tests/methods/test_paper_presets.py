@@ -20,7 +20,8 @@ from tag2mask.engine.training import TrainingStage
 from tag2mask.errors import SettingsError
 from tag2mask.methods.registry import METHODS
 from tag2mask.runs.prepare import prepare
-from tag2mask.runs.settings import PRESETS, Configuration, as_arguments, parse_arguments
+from tag2mask.runs.presets import PRESETS, resolve
+from tag2mask.runs.settings import Configuration, as_arguments, parse_arguments, setting_names
 from tests.builders import write_shapes
 
 Row = tuple[str, str, Any, str]
@@ -565,7 +566,9 @@ def test_a_preset_has_the_papers_numbers(name: str) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_every_number_of_a_preset_is_held(name: str) -> None:
-    entries = set(numeric_entries(yaml.safe_load((PRESETS / "paper" / f"{name}.yaml").read_text())))
+    everything = {key for method in METHODS.values() for key in setting_names(method)}
+    content = resolve(PRESETS / "paper" / f"{name}.yaml", setting_names(METHODS[name]), everything)
+    entries = set(numeric_entries(content))
     papers = {key for preset, key, _, _ in PAPERS if preset == name}
     silent = {key for preset, key, _, _ in SILENT if preset == name}
     assert not papers & silent

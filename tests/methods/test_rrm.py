@@ -1,7 +1,11 @@
 import dataclasses
 
 from tag2mask.methods.rrm import RrmSettings, rrm
-from tag2mask.stages.single_stage.train_single_stage import DenseEnergySettings, OnlineCamSettings, SingleStageSettings
+from tag2mask.stages.single_stage.single_stage_settings import (
+    DenseEnergySettings,
+    OnlineCamSettings,
+    SingleStageSettings,
+)
 
 SETTINGS = RrmSettings()
 

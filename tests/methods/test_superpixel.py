@@ -6,7 +6,7 @@ from tag2mask.errors import SettingsError
 from tag2mask.methods.superpixel import SuperpixelMethodSettings, superpixel
 from tag2mask.stages.growth import SuperpixelGrowingSettings
 from tag2mask.stages.saliency_maps import SaliencySettings
-from tag2mask.stages.sparse_seeds import SuperpixelSeedSettings
+from tag2mask.stages.superpixel.superpixel_seeds import SuperpixelSeedSettings
 
 SETTINGS = SuperpixelMethodSettings()
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tag2mask.api.predict import prediction_settings
+from tag2mask.api.model import prediction_settings
 from tag2mask.base.settings import canonical
 from tag2mask.base.text import percent
 from tag2mask.engine.environment import Environment

@@ -6,7 +6,7 @@ import pytest
 from tag2mask.errors import DataError, SettingsError
 from tag2mask.methods.cam import CamSettings
 from tag2mask.methods.registry import METHODS
-from tag2mask.runs.settings import PRESETS, RunSettings, as_arguments, parse_arguments, preset_path
+from tag2mask.runs.settings import RunSettings, as_arguments, parse_arguments
 from tests.builders import write_shapes
 
 CAM = METHODS["cam"]
@@ -37,25 +37,6 @@ def test_arguments_override_a_file_whatever_their_depth(tmp_path: Path) -> None:
     assert configuration.settings.classifier == CamSettings().classifier
 
 
-@pytest.mark.parametrize("name", ["small/cam", "small/cam.yaml", "presets/small/cam.yaml"])
-def test_a_preset_is_found_by_its_name_from_anywhere(
-    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    assert Path(preset_path(name)) == PRESETS / "small" / "cam.yaml"
-    assert parsed("--config", name) == parsed(f"--config={name}")
-    assert parsed("--config", name).settings.segmenter.cache_features
-
-
-def test_a_file_comes_before_a_preset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "small").mkdir()
-    (tmp_path / "small" / "cam.yaml").write_text("seed: 3\n")
-    assert parsed("--config", "small/cam.yaml").runtime.seed == 3
-    with pytest.raises(SettingsError, match=r"huge/cam.*presets: .*small/cam"):
-        preset_path("huge/cam")
-
-
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -76,6 +57,7 @@ def test_a_file_comes_before_a_preset(tmp_path: Path, monkeypatch: pytest.Monkey
         (["--pictures", "-1"], "pictures"),
         (["--seed", "-1"], "seed: -1"),
         (["--precision", "8-true"], "precision"),
+        (["sec"], r"'sec' is neither an option nor the value of one; .* right after 'run': cam, sec, "),
     ],
 )
 def test_what_is_wrong_is_named_in_one_line(arguments: list[str], message: str) -> None:
@@ -143,20 +125,3 @@ def test_the_command_line_wins_wherever_the_file_stands() -> None:
     given = ["--data", "x", "--segmenter.training.epochs", "3"]
     for arguments in ([*given, "--config", "small/cam"], ["--config=small/cam", *given]):
         assert parse_arguments(METHODS["cam"], arguments).settings.segmenter.training.epochs == 3
-
-
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        (b"segmenter: [1, {\n", "cannot be read as YAML"),
-        (b"seed: 1  # f\xfcr\n", "cannot be read as YAML"),
-        (b"- 1\n", "no settings"),
-        (b"", "no settings"),
-    ],
-)
-def test_a_file_of_settings_that_is_none_is_named(tmp_path: Path, content: bytes, message: str) -> None:
-    (tmp_path / "my.yaml").write_bytes(content)
-    with pytest.raises(SettingsError, match=rf"my\.yaml: {message}"):
-        preset_path(str(tmp_path / "my.yaml"))
-    with pytest.raises(SettingsError, match="a folder, not a file"):
-        preset_path(str(tmp_path))

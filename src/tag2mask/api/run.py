@@ -6,17 +6,17 @@ from typing import Any
 from tag2mask.engine.environment import Environment
 from tag2mask.engine.graph import StageForecast, forecast, run_stages
 from tag2mask.engine.progress import Reporter
-from tag2mask.methods.registry import find_method
 from tag2mask.runs.folder import RunResult, write_run
 from tag2mask.runs.input_check import check_input
 from tag2mask.runs.prepare import prepare
+from tag2mask.runs.presets import choose
 from tag2mask.runs.record import begin_run
 from tag2mask.runs.settings import Configuration, as_arguments, parse_arguments
 
 
 def run(
-    method: str,
-    data: str | Path,
+    method: str | None = None,
+    data: str | Path | None = None,
     *,
     workspace: str | Path = "workspace",
     config: str | Path | None = None,
@@ -28,7 +28,8 @@ def run(
     What an earlier run has made already is used again; a run that was killed goes on where it stopped.
 
     Args:
-        method: one of `list_methods`.
+        method: one of `list_methods`; by default that of the preset in `config`, or else the default method, with its
+            preset for this machine where there is no `config`. What was taken is told in a line.
         data: folder of tagged photographs.
         workspace: folder that keeps everything.
         config: YAML of settings, or a preset's name such as ``"small/cam"``.
@@ -42,18 +43,22 @@ def run(
         Tag2MaskError: bad settings or data, in one clear line.
 
     Example:
+        >>> result = tag2mask.run(data="photos")  # doctest: +SKIP
         >>> result = tag2mask.run("cam", "photos", config="small/cam")  # doctest: +SKIP
         >>> result.metrics["val"]["mean_iou"]  # doctest: +SKIP
     """
-    given = {"data": str(data), "workspace": str(workspace), **settings}
-    arguments = [*(["--config", str(config)] if config else []), *as_arguments(given)]
-    return run_configuration(parse_arguments(find_method(method), arguments), Reporter(quiet=quiet))
+    given = {**({} if data is None else {"data": str(data)}), "workspace": str(workspace), **settings}
+    choice = choose(method, [*(["--config", str(config)] if config else []), *as_arguments(given)])
+    reporter = Reporter(quiet=quiet)
+    if choice.note:
+        reporter.say(choice.note)
+    return run_configuration(parse_arguments(choice.method, choice.arguments), reporter)
 
 
 def run_configuration(configuration: Configuration, reporter: Reporter) -> RunResult:
     """Runs a method with its settings made up.
 
-    A run that cannot start leaves no trace: its record is written when settings, photographs and masks have been
+    A run that cannot start leaves no trace: its record is written when settings, images and masks have been
     checked. A workspace that was there keeps what of them was found sound.
 
     Raises:
@@ -61,7 +66,7 @@ def run_configuration(configuration: Configuration, reporter: Reporter) -> RunRe
         OSError: the disk became full or cannot be written; it names the file.
     """
     env, plan = prepare(configuration, reporter)
-    # Told before photographs are read, which takes minutes the first time.
+    # Told before images are read, which takes minutes the first time.
     env.workspace.check_free()
     check_input(plan.stages(), env)
     with env.workspace.lock():
@@ -70,6 +75,6 @@ def run_configuration(configuration: Configuration, reporter: Reporter) -> RunRe
 
 
 def dry_run(configuration: Configuration, reporter: Reporter) -> tuple[list[StageForecast], Environment]:
-    """What a run would do: stages, what is there already, an estimate of time and disk. Nothing is written."""
+    """Forecast of a run: its stages, those there already, an estimate of time and disk. Nothing is written."""
     env, plan = prepare(configuration, reporter)
     return forecast(plan.stages(), env), env

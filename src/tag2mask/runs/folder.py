@@ -1,4 +1,4 @@
-"""What a run leaves for people: run.json, a summary, the model and pictures."""
+"""The folder that a run leaves for people: run.json, a summary, the model and pictures."""
 
 import dataclasses
 import shutil
@@ -26,7 +26,7 @@ from tag2mask.runs.settings import Configuration
 
 @dataclass(frozen=True)
 class RunResult:
-    """What a run came to.
+    """Result of a run: files and figures.
 
     Args:
         folder: the run's folder.
@@ -100,7 +100,7 @@ def summary(title: str, plan: Plan, runs: list[StageRun], env: Environment) -> s
 
 
 def _gather_masks(plan: Plan, env: Environment, folder: Path) -> None:
-    """All masks the run's model made, in one folder, whatever splits the photographs were in."""
+    """All masks the run's model made, in one folder, whatever splits the images were in."""
     for stage in plan.results.values():
         if stage.name == plan.predictions.name and stage.inputs["segmenter"] is plan.model:
             _copy_items(stage, env, folder)

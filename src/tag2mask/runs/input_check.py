@@ -1,4 +1,4 @@
-"""Reading every photograph, mask and given saliency map once, before anything is computed from them."""
+"""Reading every image, mask and given saliency map once, before anything is computed from them."""
 
 import contextlib
 import shlex
@@ -18,11 +18,11 @@ from tag2mask.stages.saliency_maps import SaliencyStage
 
 @dataclass(frozen=True)
 class _Check:
-    """A photograph, or its mask, that has to be read.
+    """An image, or its mask, that has to be read.
 
     Args:
         content: fingerprint of what is read; equal files have one.
-        photograph: the photograph itself, or that of the mask.
+        photograph: the image itself, or that of the mask.
         read: reads it; raises DataError if it cannot be used.
     """
 
@@ -32,11 +32,11 @@ class _Check:
 
 
 def check_input(stages: Sequence[Stage], env: Environment) -> None:
-    """Decodes the photographs of a data set and, where a stage reads them, their masks; several at a time.
+    """Decodes the images of a data set and, where a stage reads them, their masks; several at a time.
 
     Then the maps or the network that saliency comes from are tried, where the user gave them.
 
-    A truncated photograph would otherwise end a run when its turn comes, after hours maybe. What was found sound is
+    A truncated image would otherwise end a run when its turn comes, after hours maybe. What was found sound is
     remembered by its content, so that the next run in the workspace does not read it again.
 
     Args:
@@ -44,8 +44,8 @@ def check_input(stages: Sequence[Stage], env: Environment) -> None:
         env: what they will be made in.
 
     Raises:
-        DataError: one cannot be used; the message names the first, photographs before masks and both in the order of
-            the lists, and says of how many photographs they or their masks cannot be used.
+        DataError: one cannot be used; the message names the first, images before masks and both in the order of the
+            lists, and says of how many images they or their masks cannot be used.
         Tag2MaskError: a saliency map or the saliency network cannot be used.
     """
     checks = [check for check in _checks(stages, env) if not env.workspace.is_sound(check.content)]
@@ -76,7 +76,7 @@ def _read(checks: list[_Check], env: Environment) -> None:
         map_threads(read, list(reads), env.runtime.threads, lambda _: task.advance())
     if bad:
         _keep_what_is_sound(env)
-        # In the order of the lists, not in that of threads. A mask is held against its photograph, whose own fault
+        # In the order of the lists, not in that of threads. A mask is held against its image, whose own fault
         # would be told twice.
         faults: dict[Path, str] = {}
         for check in checks:
@@ -97,7 +97,7 @@ def _keep_what_is_sound(env: Environment) -> None:
 
 
 def _checks(stages: Sequence[Stage], env: Environment) -> Iterator[_Check]:
-    """What has to be read: photographs in the order of the lists, then masks likewise."""
+    """Checks of all that has to be read: images in the order of the lists, then masks likewise."""
     digest, classes = env.workspace.digest, env.dataset.num_classes
     for split in env.dataset.splits:
         for sample in split:

@@ -65,7 +65,7 @@ class ListedStage:
 
 @dataclass(frozen=True)
 class WorkspaceListing:
-    """What is in a workspace.
+    """Contents of a workspace.
 
     Args:
         root: the workspace.
@@ -122,7 +122,7 @@ class WorkspaceListing:
 
 @dataclass(frozen=True)
 class Pruned:
-    """What was deleted from a workspace, or would be.
+    """Runs and stages deleted from a workspace, or to be deleted.
 
     Args:
         runs: names of runs.
@@ -336,7 +336,7 @@ def find_run(listing: WorkspaceListing, given: str | Path) -> str:
 
 
 def what_goes(listing: WorkspaceListing, runs: Sequence[str], *, unfinished: bool) -> Pruned:
-    """What would be freed with these runs gone; arguments as for `prune_workspace`.
+    """Everything that would be freed with these runs gone; arguments as for `prune_workspace`.
 
     Raises:
         WorkspaceError: the record of a run that stays is damaged.
@@ -371,5 +371,5 @@ def what_goes(listing: WorkspaceListing, runs: Sequence[str], *, unfinished: boo
 
 
 def _in_use(listing: WorkspaceListing, stage: ListedStage) -> bool:
-    """Whether a process is making the stage at this moment."""
+    """True if a process is making the stage at this moment."""
     return any(run.state == "running" and run.name in stage.runs for run in listing.runs)

@@ -89,10 +89,10 @@ def _with_truth(results: dict[str, Stage], env: Environment) -> tuple[dict[str, 
 
 
 def _check_truth(method: Method, plan: Plan, env: Environment) -> None:
-    """Tells that a method trains on masks before anything is computed.
+    """Check for missing masks that a method trains on, before anything is computed.
 
     Raises:
-        DataError: a photograph it trains on has none.
+        DataError: an image it trains on has none.
     """
     for stage in plan.learning():
         missing = [sample for sample in stage.samples(env) if sample.mask is None] if "masks" in stage.reads else []

@@ -1,4 +1,4 @@
-"""What a run tells about itself, ``run.json``: written when it starts, and again when it has ended."""
+"""Record of a run, ``run.json``: written when it starts, and again when it has ended."""
 
 import dataclasses
 import importlib.metadata
@@ -36,7 +36,7 @@ class StageRecord:
 
     Args:
         name: of the kind of stage.
-        split: the list of photographs it works on.
+        split: the list of images it works on.
         folder: name of its folder below ``stages/``.
         cached: whether an earlier run had made it.
         seconds: spent on it by all runs so far; 0 while the run is running.
@@ -51,7 +51,7 @@ class StageRecord:
 
 @dataclass(frozen=True)
 class RunRecord:
-    """What a run tells about itself; all that is needed to make its settings again.
+    """Record of a run; all that is needed to make its settings again.
 
     Args:
         state: "running" from its start to its end, also in the file of a run that was killed; "finished" after.
@@ -63,7 +63,7 @@ class RunRecord:
         stages: the stages it uses, each after its inputs.
         directory: working directory at the start, which relative paths in `run` and `settings` refer to.
         classes: names of the foreground classes.
-        photographs: number of photographs by list.
+        photographs: number of images by list.
         versions: of Python and libraries.
         started: date and time of the start with the offset from UTC (ISO 8601); empty in records of early versions.
         finished: of the end; empty while the run is running.

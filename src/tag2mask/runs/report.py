@@ -41,14 +41,14 @@ from tag2mask.networks.weights import WEIGHT_SOURCES
 from tag2mask.runs.record import RunRecord
 from tag2mask.runs.settings import Configuration, as_arguments, parse_arguments
 from tag2mask.stages.evaluate import Evaluate
-from tag2mask.stages.saliency_maps import saliency_notes, saliency_source, true_saliency_used
-from tag2mask.stages.train_classifier import ScoreClassifier
+from tag2mask.stages.saliency_used import saliency_notes, saliency_source, true_saliency_used
+from tag2mask.stages.train_classifier import EvaluateClassifier
 
 REPORT_FILE = "report.html"
 SETTINGS_FILE = "settings.yaml"
 
 _SIDE = 480
-"""Longest side of the page's photographs and maps in pixels: sharp in a grid, and a thousand of them still one file."""
+"""Longest side of the page's images and maps in pixels: sharp in a grid, and a thousand of them still one file."""
 
 _SPLITS: tuple[SplitName, ...] = ("train", "val")
 _FILE_SETTINGS = ("train_list", "val_list", "labels_csv", "val_csv", "labels_npy")
@@ -67,20 +67,20 @@ def write_report(path: Path, title: str, record: RunRecord, plan: Plan, env: Env
         record: what the run tells about itself.
         plan: its stages, all complete.
         env: what they were made in.
-        gallery: photographs shown; 0 for none.
+        gallery: images shown; 0 for none.
 
     Returns:
         the path.
 
     Raises:
-        Tag2MaskError: an artifact, a photograph or a mask cannot be read.
+        Tag2MaskError: an artifact, an image or a mask cannot be read.
     """
     write_page(path, report_content(title, record, plan, env, gallery=gallery))
     return path
 
 
 def plan_notes(plan: Plan, env: Environment) -> list[str]:
-    """What a reader of a plan's figures has to know, a sentence each."""
+    """Notes for a reader of a plan's figures, a sentence each."""
     return [
         *plan.notes,
         *(note for stage in plan.results.values() for note in stage.notes(env)),
@@ -89,7 +89,7 @@ def plan_notes(plan: Plan, env: Environment) -> list[str]:
 
 
 def report_content(title: str, record: RunRecord, plan: Plan, env: Environment, *, gallery: int) -> ReportContent:
-    """What the page of a finished run shows; arguments as for `write_report`."""
+    """Content of the page of a finished run; arguments as for `write_report`."""
     palette = voc_palette()
     results = plan.results.items()
     headlines = [(name, line) for name, stage in results if (line := stage.headline(env))]
@@ -260,14 +260,14 @@ def _scores(plan: Plan, env: Environment) -> list[ClassScores]:
                 name, "IoU", stage.headline(env), figures["mean_iou"], figures["iou"], stage.confusion(env)
             )
             found.append(scores)
-        elif isinstance(stage, ScoreClassifier) and (mean := figures["mean_average_precision"]) is not None:
+        elif isinstance(stage, EvaluateClassifier) and (mean := figures["mean_average_precision"]) is not None:
             values = figures["average_precision"]
             found.append(ClassScores(name, "average precision", stage.headline(env), mean, values))
     return found
 
 
 def _rankings(plan: Plan) -> list[str]:
-    """Results that photographs have a score of; the predictions of photographs not trained on come first."""
+    """Results that images have a score of; the predictions of images not trained on come first."""
     scored = [name for name, stage in plan.results.items() if isinstance(stage, Evaluate)]
     return sorted(scored, key=lambda name: name != "val")
 

@@ -4,24 +4,24 @@ import dataclasses
 import difflib
 import json
 import re
+import tempfile
 from argparse import ArgumentError
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
 from jsonargparse import ArgumentParser
 
 from tag2mask.base.settings import canonical
-from tag2mask.data.csv_folder import DEFAULT_HOLD_OUT, TOO_FEW, hold_out
 from tag2mask.data.datasets import Layout, open_dataset
+from tag2mask.data.hold_out import DEFAULT_HOLD_OUT, TOO_FEW, hold_out
 from tag2mask.data.samples import Dataset
 from tag2mask.engine.environment import Runtime
 from tag2mask.errors import DataError, SettingsError, unknown_choice
-from tag2mask.methods.registry import Method
-
-PRESETS = Path(__file__).parents[1] / "presets"
+from tag2mask.methods.registry import METHODS, Method
+from tag2mask.runs.presets import PRESETS as PRESETS
+from tag2mask.runs.presets import option_values, preset_path, resolved_file
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ class RunSettings:
                 raise SettingsError(f"{name}: {getattr(self, name)} must not be negative")
 
     def dataset(self, seed: int) -> tuple[Dataset, bool]:
-        """The data set, and whether its val photographs were held out here.
+        """The data set, and whether its val images were held out here.
 
         Raises:
             DataError: there is none, or it cannot be used.
@@ -108,12 +108,12 @@ def method_parser(method: Method) -> ArgumentParser:
     """The parser of a method's settings, run settings and machine settings."""
     parser = ArgumentParser(
         description=f"{method.title} ({method.source}).",
-        epilog="--dry-run shows the stages, what is cached, and an estimate of minutes and disk; it writes nothing.",
+        epilog="--dry_run shows the stages, what is cached, and an estimate of minutes and disk; it writes nothing.",
         exit_on_error=False,
         allow_abbrev=False,
         prog=f"tag2mask run {method.name}",
     )
-    parser.usage = f"tag2mask run {method.name} --data FOLDER [--config PRESET] [--dry-run] [--SETTING VALUE ...]"
+    parser.usage = f"tag2mask run {method.name} --data FOLDER [--config PRESET] [--dry_run] [--SETTING VALUE ...]"
     parser.add_argument("--config", action="config", help="YAML of settings: a path, or a preset such as small/cam")
     parser.add_class_arguments(RunSettings)
     parser.add_class_arguments(Runtime)
@@ -121,58 +121,28 @@ def method_parser(method: Method) -> ArgumentParser:
     return parser
 
 
-def preset_path(name: str) -> str:
-    """The file of a preset's name; a path to a file stays as it is.
-
-    Raises:
-        SettingsError: neither a file nor a preset, with the presets there are, or a file that is not YAML.
-    """
-    if Path(name).is_file():
-        _check_yaml(Path(name))
-        return name
-    preset = PRESETS / (name.removesuffix(".yaml") + ".yaml").removeprefix("presets/")
-    if preset.is_file():
-        return str(preset)
-    choices = sorted(path.relative_to(PRESETS).with_suffix("").as_posix() for path in PRESETS.rglob("*.yaml"))
-    what = "a folder, not a file" if Path(name).is_dir() else "no such file"
-    raise SettingsError(f"--config {name}: {what}, and no such preset; presets: {', '.join(choices)}")
-
-
-def _check_yaml(path: Path) -> None:
-    """Tells what is wrong with a file of settings by its name, which the parser does not know any more."""
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
-        raise SettingsError(f"--config {path}: cannot be read as YAML ({' '.join(str(error).split())})") from error
-    if not isinstance(content, dict):
-        raise SettingsError(f"--config {path}: no settings; lines like 'seed: 1' are expected")
-
-
 def parse_arguments(method: Method, arguments: Sequence[str]) -> Configuration:
     """Settings from command-line arguments.
 
     Raises:
-        SettingsError: an unknown key or an impossible value.
+        SettingsError: an unknown key, an impossible value, or a file that cannot be read or resolved.
     """
     parser = method_parser(method)
-    files, others = [], []
-    words = iter(arguments)
-    for word in words:
-        if word == "--config":
-            files.append(f"--config={preset_path(next(words, ''))}")
-        elif word.startswith("--config="):
-            files.append(f"--config={preset_path(word.removeprefix('--config='))}")
-        else:
-            others.append(word)
-    # jsonargparse lets the later one win, and a file must never undo what stands beside it on the command line.
-    arguments = [*files, *others]
-    try:
-        namespace = parser.parse_args(arguments)
-        built = parser.instantiate(namespace)
-    except SettingsError:
-        raise
-    except (ArgumentError, TypeError, ValueError, OSError) as error:
-        raise SettingsError(_explained(str(error), method)) from error
+    configs, others = option_values(arguments, "--config")
+    known = setting_names(method)
+    of_others = {name for other in METHODS.values() for name in setting_names(other)}
+    with tempfile.TemporaryDirectory() as folder:
+        files = []
+        for number, config in enumerate(configs):
+            file = resolved_file(preset_path(config), known, of_others, Path(folder, f"{number}.yaml"))
+            files.append(f"--config={file}")
+        try:
+            # jsonargparse lets the later one win, and a file must never undo what stands beside it on the command line.
+            built = parser.instantiate(parser.parse_args([*files, *others]))
+        except SettingsError:
+            raise
+        except (ArgumentError, TypeError, ValueError, OSError) as error:
+            raise SettingsError(_explained(str(error), method)) from error
 
     def part(kind: type[Any]) -> Any:
         return kind(**{field.name: built[field.name] for field in dataclasses.fields(kind)})
@@ -195,6 +165,10 @@ def as_arguments(overrides: Mapping[str, Any]) -> list[str]:
 def _explained(message: str, method: Method) -> str:
     """A parser's message in one line; where it is about an unknown key, with the keys that come close."""
     line = " ".join(message.split())
+    word = re.search(r"[Uu]nrecognized arguments: ([^-\s]\S*)", line)
+    if word:
+        hint = "a list is written '[1, 2]', and a method stands right after 'run'"
+        return f"'{word[1]}' is neither an option nor the value of one; {hint}: {', '.join(METHODS)}"
     choice = re.fullmatch(r'Parser key "([\w.]+)": Expected a typing\.Literal\[(.*)\]\. Got value: (.*)', line)
     if choice:
         return unknown_choice(choice[1], choice[3], re.findall(r"'([^']*)'", choice[2]))
@@ -202,7 +176,7 @@ def _explained(message: str, method: Method) -> str:
         r"(?:[Uu]nrecognized arguments: --|Key '|unexpected key '|Option '|not accept option ')([\w.]+)", line
     )
     if unknown:
-        known = [*_setting_names(method.settings), *_setting_names(RunSettings), *_setting_names(Runtime)]
+        known = setting_names(method)
         name = unknown.group(1)
         group = name.rpartition(".")[0]
         near = difflib.get_close_matches(name, known, n=3, cutoff=0.6)
@@ -215,6 +189,11 @@ def _explained(message: str, method: Method) -> str:
             return f"'{name}' is no setting of the method {method.name}, which has {', '.join(_parts(method))}"
         return f"unknown setting '{name}'; choices near it: {', '.join(near)}"
     return line
+
+
+def setting_names(method: Method) -> list[str]:
+    """Dotted keys of all settings that a run of a method has."""
+    return [name for kind in (method.settings, RunSettings, Runtime) for name in _setting_names(kind)]
 
 
 def _setting_names(settings: type[Any], prefix: str = "") -> list[str]:
