@@ -16,7 +16,8 @@ import torch
 from sklearn.decomposition import PCA, IncrementalPCA
 
 from bench.harness import Contender, Row, Setting, photographs, side_by_side
-from tag2mask.evidence.class_pattern import ClassStatistics, principal_components
+from tag2mask.evidence.class_pattern import principal_components
+from tag2mask.evidence.class_statistics import ClassStatistics
 from tag2mask.networks.backbones import create_backbone
 
 TITLE = "Class-pattern statistics"

@@ -24,7 +24,8 @@ import torch
 from torch import Tensor
 
 from bench.harness import Contender, Photo, Row, Setting, largest_difference, photographs, side_by_side
-from tag2mask.evidence.affinity import pair_affinities, pair_offsets
+from tag2mask.data.neighbours import pair_offsets
+from tag2mask.evidence.affinity import pair_affinities
 from tag2mask.networks.backbones import Backbone, create_backbone
 from tag2mask.refine import random_walk as module
 from tag2mask.refine.random_walk import power_coefficients, random_walk

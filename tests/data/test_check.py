@@ -10,13 +10,12 @@ import pytest
 from PIL import ExifTags, Image
 
 from tag2mask.data import check
-from tag2mask.data.check import DataCheck, UnusableData, check_data
+from tag2mask.data.check import check_data
+from tag2mask.data.findings import DataCheck, UnusableData
 from tag2mask.data.masks import write_mask
-from tag2mask.data.problems import Problem
 from tag2mask.errors import DataError, SettingsError
 from tag2mask.runs.settings import RunSettings
 from tests.builders import write_shapes
-from tests.conftest import ROOT
 
 Row = Sequence[str]
 
@@ -321,7 +320,7 @@ def test_a_cameras_jpeg_with_a_preview_is_no_animation(root: Path) -> None:
 
 
 def test_large_photographs_are_noted(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(check, "_LARGE", 40 * 60 - 1)
+    monkeypatch.setattr(check, "LARGE", 40 * 60 - 1)
     assert notes(check_data(root)) == {"large": ("cat.png", "dog.jpg")}
 
 
@@ -402,15 +401,6 @@ def test_unusable_as_a_whole(tmp_path: Path, root: Path) -> None:
     assert caught.value.to_dict()["error"] == str(caught.value)
     with pytest.raises(SettingsError, match="threads"):
         check_data(root, threads=-1)
-
-
-def test_every_kind_of_problem_has_a_heading_and_is_documented() -> None:
-    of_readers = re.findall(r"``\"([\w-]+)\"``", Problem.__doc__ or "")
-    assert len(of_readers) > 5
-    assert set(of_readers) <= set(check._PROBLEMS)
-    page = (ROOT / "docs" / "data-sets.md").read_text()
-    documented = re.findall(r"^\| ([^|]+) \| `([\w-]+)` \|", page, flags=re.MULTILINE)
-    assert {kind: heading for heading, kind in documented} == check._PROBLEMS
 
 
 def test_real_photographs_have_no_problems(shared_data: Path) -> None:

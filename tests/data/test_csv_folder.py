@@ -1,27 +1,12 @@
 from pathlib import Path
 
 import pytest
-from PIL import Image
 
-from tag2mask.data.csv_folder import hold_out, read_csv_folder, read_label_table
+from tag2mask.data.csv_folder import read_csv_folder
 from tag2mask.data.masks import MaskFile
 from tag2mask.data.problems import Problem
-from tag2mask.data.samples import Dataset, Sample, Split
-from tag2mask.errors import DataError, SettingsError
-
-
-def folder(root: Path, table: str | bytes, *images: str, name: str = "tags.csv", classes: str | None = None) -> Path:
-    for image in images:
-        (root / image).parent.mkdir(parents=True, exist_ok=True)
-        Image.new("RGB", (2, 2)).save(root / image)
-    (root / name).write_bytes(table.encode() if isinstance(table, str) else table)
-    if classes is not None:
-        (root / "classes.txt").write_text(classes)
-    return root
-
-
-def tags(data: Dataset) -> dict[str, tuple[int, ...]]:
-    return {sample.id: sample.tags for split in data.splits for sample in split}
+from tag2mask.errors import DataError
+from tests.data.csv_folders import folder, tags
 
 
 def test_names_are_sorted_and_paths_are_ids(tmp_path: Path) -> None:
@@ -33,13 +18,6 @@ def test_names_are_sorted_and_paths_are_ids(tmp_path: Path) -> None:
     assert data.val is None
     assert data.train.name == "train"
     assert all(sample.mask is None for sample in data.train)
-
-
-def test_order_of_columns_bom_crlf_spaces_and_blank_rows(tmp_path: Path) -> None:
-    table = b'\xef\xbb\xbfLabel , Image_Path,note\r\n" dog , dog,",a.jpg ,x\r\n\r\n,,\r\n\xc3\xa4sel,b\\c.jpg,\r\n'
-    data = read_csv_folder(folder(tmp_path, table, "a.jpg", "b/c.jpg"))
-    assert data.classes == ("dog", "äsel")
-    assert tags(data) == {"a": (1,), "b/c": (2,)}
 
 
 def test_classes_file_fixes_order_and_allows_numbers(tmp_path: Path) -> None:
@@ -137,16 +115,6 @@ def test_column_split(tmp_path: Path) -> None:
     assert data.classes == ("cat", "dog")
 
 
-@pytest.mark.parametrize(
-    "header", ["image_path,label,file", "File,tags,image_path,Label", "path,image,label,IMAGE_PATH"]
-)
-def test_a_columns_own_name_goes_before_its_other_names(tmp_path: Path, header: str) -> None:
-    cells = {"image_path": "a.jpg", "label": "dog"}
-    row = ",".join(cells.get(name.lower(), "x") for name in header.split(","))
-    data = read_csv_folder(folder(tmp_path, f"{header}\n{row}\n", "a.jpg"))
-    assert (data.classes, tags(data)) == (("dog",), {"a": (1,)})
-
-
 def test_the_second_table_by_any_spelling(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     root = folder(tmp_path / "photos", "image_path,label\na.jpg,dog\n", "a.jpg", "b.jpg", name="mine.csv")
     (root / "val.csv").write_text("image_path,label\nb.jpg,cat\n")
@@ -177,89 +145,9 @@ def test_val_given_twice(tmp_path: Path) -> None:
         read_csv_folder(tmp_path, val_csv="held.csv")
 
 
-def test_which_table(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="no CSV file with the tags"):
-        read_csv_folder(tmp_path)
-    folder(tmp_path, "image_path,label\na.jpg,dog\n", "a.jpg", name="tags.csv")
-    folder(tmp_path, "image_path,label\na.jpg,cat\n", name="other.csv")
-    assert read_csv_folder(tmp_path).classes == ("dog",)
-    assert read_csv_folder(tmp_path, labels_csv="other.csv").classes == ("cat",)
-    (tmp_path / "labels.csv").touch()
-    with pytest.raises(DataError, match=r"name one of them: labels\.csv, other\.csv, tags\.csv"):
-        read_csv_folder(tmp_path)
-
-
 def test_empty_classes_file(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"classes\.txt: no class name"):
         read_csv_folder(folder(tmp_path, "image_path,label\na.jpg,1\n", "a.jpg", classes="\n"))
-
-
-@pytest.mark.parametrize("image", ["image_path", "filename", "File_Name", "file", "image", "PATH"])
-@pytest.mark.parametrize("label", ["label", "Labels", "tags"])
-def test_other_names_of_columns(tmp_path: Path, image: str, label: str) -> None:
-    data = read_csv_folder(folder(tmp_path, f"note,{label},{image}\n1,dog,a.jpg\n", "a.jpg"))
-    assert (data.classes, tags(data)) == (("dog",), {"a": (1,)})
-
-
-@pytest.mark.parametrize("delimiter", [",", ";", "\t"])
-@pytest.mark.parametrize("separator", [",", "; ", " | "])
-def test_delimiters_and_separators(tmp_path: Path, delimiter: str, separator: str) -> None:
-    name = f"a{delimiter.strip()} 1"
-    table = f'image_path{delimiter}label\n"{name}.jpg"{delimiter}"dog{separator}ape"\nb.jpg{delimiter}\n'
-    data = read_csv_folder(folder(tmp_path, table, f"{name}.jpg", "b.jpg"))
-    assert tags(data) == {name: (1, 2), "b": ()}
-    assert data.classes == ("ape", "dog")
-
-
-def test_labels_need_no_quotation_marks_between_semicolons(tmp_path: Path) -> None:
-    data = read_csv_folder(folder(tmp_path, "image_path;label\na, b.jpg;dog,ape\n", "a, b.jpg"))
-    assert tags(data) == {"a, b": (1, 2)}
-
-
-@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be"])
-def test_encodings(tmp_path: Path, encoding: str) -> None:
-    mark = "\ufeff" if encoding.startswith("utf-16-") else ""
-    table = f"{mark}image_path;label\r\nä.jpg;Käfer|蜂\r\n".encode(encoding)
-    data = read_csv_folder(folder(tmp_path, table, "ä.jpg"))
-    assert (data.classes, tags(data)) == (("Käfer", "蜂"), {"ä": (1, 2)})
-
-
-def test_columns_of_classes(tmp_path: Path) -> None:
-    table = (
-        "image_path,zebra,split,ape, two words ,mask_path,\n"
-        "a.jpg,1,train,0,TRUE,a_mask.png,7\nb.jpg,0.0,val,1.0,,,\nc.jpg,False,train,true,1,,\nd.jpg,,val,,,,\n"
-    )
-    folder(tmp_path, table, "a.jpg", "b.jpg", "c.jpg", "d.jpg", "a_mask.png")
-    data = read_csv_folder(tmp_path)
-    assert data.classes == ("zebra", "ape", "two words")
-    assert tags(data) == {"a": (1, 3), "c": (2, 3), "b": (2,), "d": ()}
-    assert data.val is not None
-    assert [sample.id for sample in data.val] == ["b", "d"]
-    assert data.sample("a").mask == MaskFile(tmp_path / "a_mask.png")
-
-
-def test_columns_are_the_names_of_the_classes_file(tmp_path: Path) -> None:
-    folder(tmp_path, "image_path,2,1\na.jpg,1,0\n", "a.jpg", classes="1\n2")
-    assert (read_csv_folder(tmp_path).classes, tags(read_csv_folder(tmp_path))) == (("1", "2"), {"a": (2,)})
-    (tmp_path / "classes.txt").write_text("1\n2\n3\n")
-    with pytest.raises(DataError, match=r"tags\.csv: no column for the class '3' of .*classes\.txt"):
-        read_csv_folder(tmp_path)
-    (tmp_path / "classes.txt").write_text("1\n")
-    with pytest.raises(DataError, match=r"tags\.csv: the column '2' is no class of .*classes\.txt"):
-        read_csv_folder(tmp_path)
-
-
-def test_two_tables_with_columns_of_classes(tmp_path: Path) -> None:
-    folder(tmp_path, "image_path,dog,ape\na.jpg,1,0\n", "a.jpg", "b.jpg", name="labels.csv")
-    (tmp_path / "held.csv").write_text("file,ape,dog\nb.jpg,1,0\n")
-    data = read_csv_folder(tmp_path, val_csv="held.csv")
-    assert (data.classes, tags(data)) == (("dog", "ape"), {"a": (1,), "b": (2,)})
-    (tmp_path / "held.csv").write_text("file,label\nb.jpg,cat\n")
-    data = read_csv_folder(tmp_path, val_csv="held.csv")
-    assert (data.classes, tags(data)) == (("cat", "dog"), {"a": (2,), "b": (1,)})
-    (tmp_path / "held.csv").write_text("file,ape,cat\nb.jpg,1,0\n")
-    with pytest.raises(DataError, match=r"held\.csv: the column 'cat' is no class of .*labels\.csv"):
-        read_csv_folder(tmp_path, val_csv="held.csv")
 
 
 def test_a_photograph_may_be_on_both_lists(tmp_path: Path) -> None:
@@ -319,55 +207,3 @@ def test_what_makes_a_table_unusable_is_raised_in_any_case(tmp_path: Path) -> No
     for table in ("", "image_path,label\n", "image_path,label\ngone.jpg,dog\n"):
         with pytest.raises(DataError):
             read_csv_folder(folder(tmp_path, table, "a.jpg"), report=lambda problem: None)
-
-
-def test_a_table_says_which_rows_it_left_out(tmp_path: Path) -> None:
-    folder(tmp_path, "image_path,ape\n./a.jpg,1\nb.jpg,x\n\n.\\c.jpg\n")
-    table = read_label_table(tmp_path / "tags.csv", report=lambda problem: None)
-    assert [row.labels for row in table] == [("ape",)]
-    assert (table.classes, table.left_out) == (("ape",), ("b.jpg", "c.jpg"))
-
-
-def tagged(*tag_tuples: tuple[int, ...]) -> Dataset:
-    samples = tuple(Sample(f"{i:03}", Path(f"{i:03}.jpg"), some) for i, some in enumerate(tag_tuples))
-    return Dataset(Path("root"), ("ape", "bee", "cat"), Split("train", samples))
-
-
-def test_hold_out_is_a_seeded_part_of_every_class() -> None:
-    data = tagged(*[(1,)] * 40, *[(2,)] * 20, *[(1, 2)] * 10, *[()] * 10, (3,), (2, 3))
-    parts = hold_out(data, 0.2, seed=1)
-    assert parts.val is not None
-    assert parts.val.name == "held-out"
-    held, kept = {s.id for s in parts.val}, {s.id for s in parts.train}
-    assert held | kept == {s.id for s in data.train}
-    assert not held & kept
-    for tag, count in ((1, 10), (2, 6), (3, 0)):
-        assert sum(tag in sample.tags for sample in parts.val) == count
-    assert sum(not sample.tags for sample in parts.val) == 2
-    assert [s.id for s in parts.train] == sorted(kept)
-    assert hold_out(data, 0.2, seed=1) == parts
-    assert hold_out(data, 0.2, seed=2) != parts
-    backwards = hold_out(Dataset(data.root, data.classes, Split("train", data.train.samples[::-1])), 0.2, seed=1)
-    assert backwards.val is not None
-    assert {s.id for s in backwards.val} == held
-
-
-def test_hold_out_leaves_every_class_something_to_train_on() -> None:
-    parts = hold_out(tagged((1,), (1,), (2,), (2,), (3,), (3,)), 0.99, seed=0)
-    assert sorted(sample.tags for sample in parts.train) == [(1,), (2,), (3,)]
-
-
-def test_hold_out_of_too_little_holds_nothing_out() -> None:
-    data = tagged((1,), (2,), (3,))
-    assert hold_out(data, 0.5, seed=0) is data
-
-
-def test_hold_out_checks_its_arguments() -> None:
-    data = tagged((1,), (1,))
-    for fraction in (0.0, 1.0, -0.1):
-        with pytest.raises(SettingsError, match="fraction"):
-            hold_out(data, fraction, seed=0)
-    with pytest.raises(SettingsError, match="seed -1"):
-        hold_out(data, 0.5, seed=-1)
-    with pytest.raises(DataError, match="already"):
-        hold_out(hold_out(data, 0.5, seed=0), 0.5, seed=0)

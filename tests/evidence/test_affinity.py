@@ -1,13 +1,13 @@
 """Pair affinities against a loop over pixels."""
 
-import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from tag2mask.errors import DataError, SettingsError
+from tag2mask.data.neighbours import pair_offsets
+from tag2mask.errors import DataError
 from tag2mask.evidence.affinity import (
     BACKGROUND_PAIR,
     DIFFERENT,
@@ -16,7 +16,6 @@ from tag2mask.evidence.affinity import (
     confident_labels,
     pair_affinities,
     pair_labels,
-    pair_offsets,
 )
 
 
@@ -37,31 +36,6 @@ def by_definition(features: Tensor, radius: int) -> Tensor:
 
 def normal(*shape: int, seed: int = 0) -> Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-
-
-def test_radius_five_has_the_papers_34_offsets() -> None:
-    assert len(pair_offsets(5)) == 34
-
-
-@given(st.integers(1, 9))
-def test_offsets_are_half_of_the_disc(radius: int) -> None:
-    offsets = pair_offsets(radius)
-    both = {*offsets, *((-dy, -dx) for dy, dx in offsets)}
-    disc = {
-        (dy, dx)
-        for dy in range(-radius, radius + 1)
-        for dx in range(-radius, radius + 1)
-        if 0 < np.hypot(dy, dx) < radius
-    }
-    assert both == disc
-    assert len(both) == 2 * len(offsets)
-    assert all(dy > 0 or (dy == 0 and dx > 0) for dy, dx in offsets)
-
-
-@pytest.mark.parametrize("radius", [0, -3])
-def test_a_radius_below_one_is_refused(radius: int) -> None:
-    with pytest.raises(SettingsError, match="radius must be 1 or more"):
-        pair_offsets(radius)
 
 
 @settings(max_examples=25, deadline=None)

@@ -14,8 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from tag2mask.data.neighbours import pair_offsets
 from tag2mask.errors import DataError, SettingsError
-from tag2mask.evidence.affinity import pair_affinities, pair_offsets
+from tag2mask.evidence.affinity import pair_affinities
 from tag2mask.refine import _random_walk
 from tag2mask.refine import random_walk as module
 from tag2mask.refine.random_walk import power_coefficients, random_walk

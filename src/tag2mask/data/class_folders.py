@@ -32,12 +32,12 @@ def _folders(folder: Path) -> list[Path]:
 
 
 def _loose(folder: Path) -> list[Path]:
-    """Photographs directly in a folder."""
+    """Images directly in a folder."""
     return sorted(path for path in folder.iterdir() if is_photograph(path) and path.is_file())
 
 
 def _photographs(folder: Path) -> Iterator[Path]:
-    """Photographs in a folder and in folders below it."""
+    """Images in a folder and in folders below it."""
     for parent, below, names in os.walk(folder):
         below[:] = sorted(name for name in below if not name.startswith("."))
         yield from (path for name in sorted(names) if is_photograph(path := Path(parent, name)))
@@ -48,7 +48,7 @@ def _holds_photographs(folder: Path) -> bool:
 
 
 def _has_lists(root: Path) -> bool:
-    """Whether `train` is a list of class folders and not a class of that name."""
+    """True if `train` is a list of class folders and not a class of that name."""
     train = root / _TRAIN
     return (
         train.is_dir()
@@ -58,12 +58,12 @@ def _has_lists(root: Path) -> bool:
 
 
 def has_class_folders(root: Path) -> bool:
-    """Whether a folder looks like this layout: photographs in its subfolders, but none directly in it."""
+    """True if a folder looks like this layout: images in its subfolders, but none directly in it."""
     return not _loose(root) and any(map(_holds_photographs, _folders(root)))
 
 
 def _records(root: Path, home: Path, split: SplitName, report: Report) -> Iterator[Record]:
-    """Photographs of the class folders in `home`."""
+    """Images of the class folders in `home`."""
     for path in _loose(home):
         report(Problem("stray-file", f"{path}: lies beside the folders of classes, not in one of them"))
     for folder in _folders(home):
@@ -78,22 +78,21 @@ def _records(root: Path, home: Path, split: SplitName, report: Report) -> Iterat
 
 
 def read_class_folders(root: str | Path, *, report: Report = raise_problem) -> Dataset:
-    """Reads photographs that are sorted into one folder per class (see the module's description).
+    """Reads images that are sorted into one folder per class (see the module's description).
 
-    The id of a photograph is its path relative to the folder, without suffix. Classes come from `classes.txt`, or else
-    are the names of the folders that hold photographs, in alphabetical order (in numerical order if all are numbers).
+    The id of an image is its path relative to the folder, without suffix. Classes come from `classes.txt`, or else are
+    the names of the folders that hold images, in alphabetical order (in numerical order if all are numbers).
 
     Args:
         root: folder of the class folders, or of `train` and `val`.
-        report: takes photographs outside of class folders (kind ``"stray-file"``), folders beside `train` and `val`
-            (the same), class folders without photographs (``"empty-class"``), and folders that are no class of
-            `classes.txt`.
+        report: takes images outside of class folders (kind ``"stray-file"``), folders beside `train` and `val` (the
+            same), class folders without images (``"empty-class"``), and folders that are no class of `classes.txt`.
 
     Returns:
         the data set; `val` is None without such a folder.
 
     Raises:
-        DataError: no class folder holds photographs; or, unless `report` returns, there is a problem.
+        DataError: no class folder holds images; or, unless `report` returns, there is a problem.
     """
     root = Path(root)
     records: list[Record] = []

@@ -1,7 +1,7 @@
 """Tags as vectors: the `cls_labels.npy` that published code of this field keeps beside VOC's lists.
 
-The file is a pickled dictionary from a photograph's name to its vector of 0 and 1, one number per foreground class.
-Names are ids (`2007_000032`), file names (`2007_000032.jpg`), or numbers made of the id's digits (2007000032).
+The file is a pickled dictionary from an image's name to its vector of 0 and 1, one number per foreground class. Names
+are ids (`2007_000032`), file names (`2007_000032.jpg`), or numbers made of the id's digits (2007000032).
 
 A pickle can run any code of whoever made it while it is being read; it is therefore read only when the user says so.
 """
@@ -70,18 +70,18 @@ def cls_labels(
 
     Args:
         path: the file.
-        records: all photographs that will be looked up.
+        records: all images that will be looked up.
         classes: foreground class names.
         allow_pickle: the user trusts the file.
-        report: takes photographs without a vector or with one that holds something other than 0 and 1.
+        report: takes images without a vector or with one that holds something other than 0 and 1.
 
     Returns:
-        function of a photograph that gives its labels, or None when there are none and that has been reported.
+        function of an image that gives its labels, or None when there are none and that has been reported.
 
     Raises:
         SettingsError: `allow_pickle` is not set.
-        DataError: the file cannot be read or holds something else, two of the photographs have one number; later, a
-            vector has another length than there are classes, or `report` raises.
+        DataError: the file cannot be read or holds something else, two of the images have one number; later, a vector
+            has another length than there are classes, or `report` raises.
     """
     if not allow_pickle:
         raise SettingsError(
@@ -111,7 +111,7 @@ def cls_labels(
 
 
 def write_cls_labels(path: Path, dataset: Dataset) -> None:
-    """Writes the tags of all photographs as vectors, float32 of shape (C,), under their ids.
+    """Writes the tags of all images as vectors, float32 of shape (C,), under their ids.
 
     Raises:
         OSError: the file cannot be written.

@@ -58,7 +58,7 @@ def open_dataset(
     allow_pickle: bool = False,
     report: Report = raise_problem,
 ) -> Dataset:
-    """Opens a data set of tagged photographs; no photograph and no mask is read.
+    """Opens a data set of tagged images; no image and no mask is read.
 
     Args:
         root: folder of the data set.
@@ -67,11 +67,11 @@ def open_dataset(
         train_list: list to train on; VOC's and COCO's layout only.
         val_list: list to measure on, None for none; VOC's and COCO's layout only.
         labels_csv: the table of tags if it is not where it usually is; VOC's layout and folders with a table.
-        val_csv: table of the photographs to measure on; folders with a table only.
+        val_csv: table of the images to measure on; folders with a table only.
         labels_npy: file of tag vectors, instead of a table; VOC's layout only.
         allow_pickle: `labels_npy` may be read, which can run code that is in it.
-        report: takes what is wrong with single photographs and rows (see `tag2mask.data.problems`); by default the
-            first such problem is raised.
+        report: takes what is wrong with single images and rows (see `tag2mask.data.problems`); by default the first
+            such problem is raised.
 
     Returns:
         the data set; its `layout` says which one was found.

@@ -1,4 +1,4 @@
-"""Reading photographs, whatever camera or program wrote them."""
+"""Reading images, whatever camera or program wrote them."""
 
 import hashlib
 import warnings
@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -14,12 +15,12 @@ from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 from tag2mask.errors import DataError
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".jfif", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm")
-"""Suffixes, in lower case, by which a file counts as a photograph."""
+"""Suffixes, in lower case, by which a file counts as an image."""
 
 _WHITE = (255, 255, 255, 255)
 _TURNED = range(2, 9)  # EXIF orientations of images that are not shown as they are stored
 _QUARTER_TURNS = (5, 6, 7, 8)  # EXIF orientations that exchange height and width
-_SEVERAL_JPEGS = "MPO"  # Pillow's name of a camera's JPEG with previews or a depth map behind the photograph
+_SEVERAL_JPEGS = "MPO"  # Pillow's name of a camera's JPEG with previews or a depth map behind the image
 _DIGEST_BYTES = 16
 
 # Pillow warns at half its limit, but a camera of 100 megapixels is no attack. Once for the process: `catch_warnings`
@@ -68,7 +69,7 @@ def _to_rgb(image: Image.Image, path: Path) -> npt.NDArray[np.uint8]:
 
 
 def read_image(path: str | Path) -> npt.NDArray[np.uint8]:
-    """Reads a photograph as it is meant to be seen.
+    """Reads an image as it is meant to be seen.
 
     The EXIF orientation is applied. Grey, palette and CMYK images become RGB (without colour management), 16-bit
     grey is scaled to 8 bits, transparent images are laid on white, as a page would show them, and of an animation
@@ -89,9 +90,37 @@ def read_image(path: str | Path) -> npt.NDArray[np.uint8]:
         return _to_rgb(ImageOps.exif_transpose(image), path)
 
 
+def as_photograph(image: Image.Image | npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
+    """An image that is in memory already, as `read_image` would give it.
+
+    Args:
+        image: a Pillow image of any mode `read_image` takes, turned as it is shown; or an array of 8 bits per channel,
+            (H, W, 3), (H, W, 4) with an alpha channel, (H, W, 1) or (H, W).
+
+    Returns:
+        RGB values 0..255, uint8 (H, W, 3), writable.
+
+    Raises:
+        DataError: another shape or type.
+    """
+    if isinstance(image, Image.Image):
+        return _to_rgb(ImageOps.exif_transpose(image), Path("image"))
+    array = np.asarray(image)
+    grey = array.ndim == 2 or (array.ndim == 3 and array.shape[2] == 1)
+    if array.dtype != np.uint8 or not (grey or (array.ndim == 3 and array.shape[2] in (3, 4))) or not array.size:
+        raise DataError(
+            f"an image must be uint8 of shape (H, W, 3) or (H, W), not {array.dtype} of shape {array.shape}"
+        )
+    if grey:
+        return np.repeat(array.reshape(*array.shape[:2], 1), 3, axis=2)
+    if array.shape[2] == 4:
+        return _to_rgb(Image.fromarray(array), Path("image"))
+    return np.array(array, order="C")
+
+
 @dataclass(frozen=True)
 class ImageFacts:
-    """What kind of image a photograph is stored as.
+    """Properties of a stored image.
 
     Attributes:
         height: in pixels, as it is shown.
@@ -113,7 +142,7 @@ class ImageFacts:
 
 
 def inspect_image(path: str | Path) -> ImageFacts:
-    """Reads a photograph to its last pixel, as `read_image` does, and tells what kind of image it is.
+    """Reads an image to its last pixel, as `read_image` does, and tells what kind of image it is.
 
     Raises:
         DataError: `read_image` cannot read it.

@@ -19,7 +19,7 @@ MAX_LABELS = 2**16
 
 _COMPRESSION = 6  # fixed, so that equal maps are equal files
 _GOLDEN = (math.sqrt(5) - 1) / 2  # of the colour circle between two labels: no two of few come close
-_LINE = 400  # pixels of the photograph's longer side per pixel of the lines' width
+_LINE = 400  # pixels of the image's longer side per pixel of the lines' width
 _CONTOUR = np.array([255, 255, 255], dtype=np.uint8)
 
 
@@ -28,7 +28,7 @@ def encode_label_map(labels: npt.NDArray[np.integer[Any]], source: str | Path) -
 
     Args:
         labels: integers of shape (H, W), 0 to 65,535.
-        source: the photograph, for the message.
+        source: the image, for the message.
 
     Raises:
         DataError: there are more labels than 16 bits hold.
@@ -67,7 +67,7 @@ def read_label_map(path: str | Path) -> npt.NDArray[np.int32]:
 def draw_label_map(
     image: npt.NDArray[np.uint8], labels: npt.NDArray[np.integer[Any]], opacity: float = 0.35
 ) -> npt.NDArray[np.uint8]:
-    """A photograph with its label map: a white line between labels, and a tint per label.
+    """An image with its label map: a white line between labels, and a tint per label.
 
     The tint tells which parts belong together, for superpixels need not be connected.
 
@@ -86,7 +86,7 @@ def draw_label_map(
         raise ValueError(f"image of shape {image.shape} and labels of shape {labels.shape} do not belong together")
     if not 0 <= opacity <= 1:
         raise ValueError(f"opacity {opacity} is not within 0..1")
-    # Mixed as whole numbers of a byte: a large photograph needs no copy in floating point.
+    # Mixed as whole numbers of a byte: a large image needs no copy in floating point.
     weight = round(256 * opacity)
     tints = (_colours(int(labels.max(initial=0)) + 1) * weight).astype(np.uint16)
     result = ((image * np.uint16(256 - weight) + tints[labels] + np.uint16(128)) >> np.uint16(8)).astype(np.uint8)

@@ -1,4 +1,4 @@
-"""What a stage made of a photograph, as pictures: for sheets laid over the photograph, for pages as small files."""
+"""Artifacts of an image as pictures: for sheets laid over the image, for pages as small files."""
 
 import io
 from abc import ABC, abstractmethod
@@ -18,26 +18,26 @@ RGB = npt.NDArray[np.uint8]
 _HEAT = "turbo"
 _LEVELS = 256
 _OPAQUE = 255
-_UNLABELLED_ALPHA = 110  # the photograph stays visible where nothing is said about it
+_UNLABELLED_ALPHA = 110  # the image stays visible where nothing is said about it
 _COMPRESSION = 6  # fixed, so that equal layers are equal files
 _JPEG_QUALITY = 80
 
 
 class MapLayer(ABC):
-    """A map or picture of one photograph.
+    """A map or picture of one image.
 
     Attributes:
-        kind: "cover" has transparent parts and is laid over the photograph, "picture" stands beside it.
+        kind: "cover" has transparent parts and is laid over the image, "picture" stands beside it.
     """
 
     kind: ClassVar[Literal["cover", "picture"]]
 
     @abstractmethod
     def over(self, image: RGB) -> RGB:
-        """The layer with its photograph, for sheets of pictures.
+        """The layer with its image, for sheets of pictures.
 
         Args:
-            image: the photograph, uint8 of shape (H, W, 3).
+            image: uint8 of shape (H, W, 3).
 
         Returns:
             RGB values, uint8 of shape (H, W, 3); a picture keeps its own size.
@@ -60,14 +60,14 @@ class LabelMap(MapLayer):
     """Class ids in VOC's colours; background is transparent, unlabelled pixels are half so.
 
     Args:
-        ids: uint8 of shape (H, W), the photograph's size.
+        ids: uint8 of shape (H, W), the image's size.
     """
 
     ids: npt.NDArray[np.uint8]
     kind = "cover"
 
     def over(self, image: RGB) -> RGB:
-        """The colours over the photograph, regions outlined; raises as `tag2mask.data.masks.overlay` does."""
+        """The colours over the image, regions outlined; raises as `tag2mask.data.masks.overlay` does."""
         return overlay(image, self.ids)
 
     def encode(self, side: int) -> tuple[str, bytes]:
@@ -86,15 +86,14 @@ class HeatMap(MapLayer):
     """A map of one quantity in false colours, the more opaque the higher.
 
     Args:
-        values: float of shape (h, w) within 0..1, which is clipped to; any resolution, it is stretched over the
-            photograph.
+        values: float of shape (h, w) within 0..1, which is clipped to; any resolution, it is stretched over the image.
     """
 
     values: npt.NDArray[np.floating[Any]]
     kind = "cover"
 
     def over(self, image: RGB) -> RGB:
-        """The colours over the photograph, `heat_overlay` of the map brought to its size."""
+        """The colours over the image, `heat_overlay` of the map brought to its size."""
         size = (image.shape[1], image.shape[0])
         map_ = Image.fromarray(self.values.astype(np.float32))
         return heat_overlay(image, np.asarray(map_.resize(size, Image.Resampling.BILINEAR)))
@@ -110,7 +109,7 @@ class HeatMap(MapLayer):
 
 @dataclass(frozen=True)
 class Picture(MapLayer):
-    """A picture that needs no photograph below it.
+    """A picture that needs no image below it.
 
     Args:
         rgb: uint8 of shape (H, W, 3), any size.
@@ -132,7 +131,7 @@ class Picture(MapLayer):
 
 
 def heat_overlay(image: RGB, heat: npt.NDArray[np.float32], opacity: float = 0.6) -> RGB:
-    """A map in [0, 1] in false colours over a photograph.
+    """A map in [0, 1] in false colours over an image.
 
     Shapes: (H, W, 3) and (H, W) -> (H, W, 3).
     """

@@ -113,14 +113,14 @@ def colour_mask(mask: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
 
 
 def overlay(image: npt.NDArray[np.uint8], mask: npt.NDArray[np.uint8], opacity: float = 0.5) -> npt.NDArray[np.uint8]:
-    """Lays a mask's colours over its photograph, with a white contour one pixel wide around each region.
+    """Lays a mask's colours over its image, with a white contour one pixel wide around each region.
 
-    Background pixels keep the photograph; unlabelled ones are drawn in their own colour like a class.
+    Background pixels keep the image; unlabelled ones are drawn in their own colour like a class.
 
     Args:
         image: RGB values, uint8 of shape (H, W, 3).
         mask: class ids, uint8 of shape (H, W).
-        opacity: weight of the colours, 0 (the photograph and contours only) to 1.
+        opacity: weight of the colours, 0 (the image and contours only) to 1.
 
     Returns:
         RGB values, uint8 of shape (H, W, 3).

@@ -1,4 +1,4 @@
-"""What the readers of all layouts share: texts, names of classes, and the step from records to a data set."""
+"""Parts that the readers of all layouts share: texts, names of classes, and the step from records to a data set."""
 
 import codecs
 from collections.abc import Iterable, Sequence
@@ -22,12 +22,12 @@ DEFAULT_VAL_LIST = "val"
 
 @dataclass(frozen=True)
 class Record:
-    """One photograph as a reader found it, not yet compared with the others.
+    """One image as a reader found it, not yet compared with the others.
 
     Attributes:
         where: file and line, for messages.
-        id: path of the photograph relative to its image folder, without suffix, with forward slashes.
-        image: file of the photograph, which is there.
+        id: path of the image relative to its image folder, without suffix, with forward slashes.
+        image: its file, which is there.
         labels: names of classes, or numbers from 1.
         mask: its true mask, or None.
         split: list it belongs to.
@@ -131,18 +131,18 @@ def tag_ids(
 
 
 def stays_inside(path: str) -> bool:
-    """Whether a path with forward slashes, as a file of the data set names it, stays inside its folder."""
+    """True if a path with forward slashes, as a file of the data set names it, stays inside its folder."""
     pure = PurePosixPath(path)
     return not pure.is_absolute() and ".." not in pure.parts
 
 
 def is_photograph(path: Path) -> bool:
-    """Whether a file counts as a photograph by its name: of a known suffix and not hidden."""
+    """True if a file counts as an image by its name: of a known suffix and not hidden."""
     return path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".")
 
 
 def without_image_suffix(path: str) -> str:
-    """A path with forward slashes, without its suffix if that is one of photographs (`2007_000032.jpg`, not `v1.2`)."""
+    """A path with forward slashes, without its suffix if that is one of images (`2007_000032.jpg`, not `v1.2`)."""
     pure = PurePosixPath(path)
     return str(pure.with_suffix("")) if pure.suffix.lower() in IMAGE_SUFFIXES else path
 
@@ -157,25 +157,25 @@ def assemble(
     train: str = "train",
     val: str = "val",
 ) -> Dataset:
-    """A data set of the photographs that readers found.
+    """A data set of the images that readers found.
 
-    The same photograph may be on both lists if tags and mask are the same.
+    The same image may be on both lists if tags and mask are the same.
 
     Args:
         root: folder the data set was read from.
         layout: its layout.
         classes: foreground class names.
-        records: the photographs, in the order of their lists.
-        report: takes ids that are unsafe, photographs named twice, ids of two photographs and unknown classes. When it
-            returns, the photograph is left out, in the last case the tag alone.
+        records: the images, in the order of their lists.
+        report: takes ids that are unsafe, images named twice, ids of two images and unknown classes. When it returns,
+            the image is left out, in the last case the tag alone.
         train: name of the list to train on.
         val: name of the list to measure on.
 
     Returns:
-        the data set; its `val` is None when no photograph is on that list.
+        the data set; its `val` is None when no image is on that list.
 
     Raises:
-        DataError: no photograph to train on is left, the class names are unusable, or `report` raises.
+        DataError: no image to train on is left, the class names are unusable, or `report` raises.
     """
     samples: dict[SplitName, list[Sample]] = {"train": [], "val": []}
     first: dict[str, tuple[Record, Sample]] = {}

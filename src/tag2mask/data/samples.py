@@ -1,4 +1,4 @@
-"""What a data set is to the rest of the package: photographs, their tags, and masks only where somebody drew them."""
+"""A data set as the rest of the package sees it: images, their tags, and masks only where somebody drew them."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -17,12 +17,12 @@ BACKGROUND_NAME = "background"
 
 
 def is_background(name: str) -> bool:
-    """Whether a name is that of class 0, in capitals or not."""
+    """True if a name is that of class 0, in capitals or not."""
     return name.lower() == BACKGROUND_NAME
 
 
 def no_class_name(name: str) -> str:
-    """Why a name of class 0 cannot be that of a foreground class."""
+    """Message that a name of class 0 cannot be that of a foreground class."""
     return f"'{name}' is class 0 already and cannot be a class of its own"
 
 
@@ -30,7 +30,7 @@ def check_id(sample_id: str) -> str:
     """Returns the id if artifact files can safely be keyed by it.
 
     Args:
-        sample_id: path of a photograph relative to its image folder, without suffix, with forward slashes.
+        sample_id: path of an image relative to its image folder, without suffix, with forward slashes.
 
     Raises:
         DataError: the id is empty or absolute, contains a backslash or what is no printable text, or steps
@@ -57,7 +57,7 @@ def check_id(sample_id: str) -> str:
 
 
 class TrueMask(Protocol):
-    """Where the true mask of a photograph comes from: a file of its own, or outlines that are drawn when asked for.
+    """Source of the true mask of an image: a file of its own, or outlines that are drawn when asked for.
 
     ``str()`` of it names the place for messages.
     """
@@ -78,11 +78,11 @@ class TrueMask(Protocol):
 
 @dataclass(frozen=True)
 class Sample:
-    """One tagged photograph.
+    """One tagged image.
 
     Attributes:
-        id: path of the photograph relative to its image folder, without suffix, with forward slashes.
-        image: file of the photograph.
+        id: path of the image relative to its image folder, without suffix, with forward slashes.
+        image: its file.
         tags: ids of the foreground classes in it, ascending, from 1; empty when it shows background only.
         mask: its true mask, or None. Nothing here opens it.
 
@@ -103,10 +103,10 @@ class Sample:
 
 @dataclass(frozen=True)
 class Split:
-    """A named list of photographs with distinct ids.
+    """A named list of images with distinct ids.
 
     Raises:
-        DataError: the list is empty or two photographs share an id.
+        DataError: the list is empty or two images share an id.
     """
 
     name: str
@@ -123,7 +123,7 @@ class Split:
 
     @cached_property
     def by_id(self) -> dict[str, Sample]:
-        """The photographs by id, in the order of the list."""
+        """The images by id, in the order of the list."""
         return {sample.id: sample for sample in self.samples}
 
     def __len__(self) -> int:
@@ -135,21 +135,21 @@ class Split:
 
 @dataclass(frozen=True)
 class Dataset:
-    """Tagged photographs to train on and, where there are any, others to measure on.
+    """Tagged images to train on and, where there are any, others to measure on.
 
-    The same photograph may be in both lists (pseudo-labels are scored on the training list, say); two different
-    photographs may not share an id, because artifacts are keyed by it.
+    The same image may be in both lists (pseudo-labels are scored on the training list, say); two different images may
+    not share an id, because artifacts are keyed by it.
 
     Attributes:
         root: folder the data set was read from.
         classes: names of the foreground classes; the id of a class is its index + 1.
-        train: photographs to train on.
-        val: photographs to measure on, or None.
+        train: images to train on.
+        val: images to measure on, or None.
         layout: how it was laid out on disk, `"voc"` say; empty if it was not read from there.
 
     Raises:
         DataError: class names are missing, doubled, too many for one byte or called "background", a tag is no
-            class, or a photograph of val has the id of another one of train.
+            class, or an image of val has the id of another one of train.
     """
 
     root: Path
@@ -196,7 +196,7 @@ class Dataset:
         return (self.train,) if self.val is None else (self.train, self.val)
 
     def sample(self, sample_id: str) -> Sample:
-        """The photograph of an id.
+        """The image of an id.
 
         Raises:
             DataError: no list holds the id.
@@ -213,7 +213,7 @@ class Dataset:
         return vector
 
     def without_masks(self) -> "Dataset":
-        """The same photographs and tags with every mask forgotten: all that training may see."""
+        """The same images and tags with every mask forgotten: all that training may see."""
         train, *rest = (
             replace(split, samples=tuple(replace(sample, mask=None) for sample in split)) for split in self.splits
         )

@@ -1,4 +1,4 @@
-"""True masks held against what they belong to: the photograph's size and the classes."""
+"""True masks held against what they belong to: the image's size and the classes."""
 
 import numpy as np
 import numpy.typing as npt
@@ -9,25 +9,25 @@ from tag2mask.data.samples import Sample
 from tag2mask.errors import DataError
 
 FROM_TRUTH = "the GROUND TRUTH, masks of these very photographs"
-"""What figures say of saliency that is the ground truth."""
+"""Note with figures whose saliency is the ground truth."""
 
 
 def read_true_mask(
     sample: Sample, size: tuple[int, int] | None, num_classes: int, report: Report = raise_problem
 ) -> npt.NDArray[np.uint8] | None:
-    """Reads the true mask of a photograph that has one.
+    """Reads the true mask of an image that has one.
 
     Args:
-        sample: the photograph, with its mask.
-        size: height and width of the photograph, as it is shown; None when it cannot be read.
+        sample: the image, with its mask.
+        size: height and width of the image, as it is shown; None when it cannot be read.
         num_classes: number of foreground classes.
-        report: takes masks that cannot be read (kind ``"unreadable-mask"``), have another size than the photograph
+        report: takes masks that cannot be read (kind ``"unreadable-mask"``), have another size than the image
             (``"mask-size"``) or ids that are no class (``"mask-class"``).
 
     Returns:
         class ids, uint8 of shape (H, W), 255 where unknown; if `report` returns, whatever the file holds, or None when
-        it cannot be read. A mask that says its size beforehand is read only if that is the photograph's: it takes
-        memory by its size, which may be a mistake.
+        it cannot be read. A mask that says its size beforehand is read only if that is the image's: it takes memory by
+        its size, which may be a mistake.
 
     Raises:
         DataError: `report` raises.

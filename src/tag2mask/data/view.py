@@ -26,7 +26,7 @@ CODE = Code("views of maps")
 
 @dataclass(frozen=True)
 class View:
-    """What is seen of an image.
+    """Resized, perhaps mirrored window of an image.
 
     Attributes:
         resized: height and width that the whole image is brought to.
@@ -53,7 +53,7 @@ class View:
 
 @dataclass(frozen=True)
 class MapKind:
-    """How a kind of map is resized and what it holds outside the image.
+    """A kind of map: its resizing and its value outside the image.
 
     Attributes:
         name: for messages.
@@ -67,7 +67,7 @@ class MapKind:
 
 
 IMAGE = MapKind("image", "bilinear", None)
-"""A photograph; it is filled with a colour the caller gives, as a rule the mean that the network subtracts."""
+"""An image; it is filled with a colour the caller gives, as a rule the mean that the network subtracts."""
 LABELS = MapKind("labels", "nearest", 255)
 """Class ids, unlabelled outside."""
 SUPERPIXELS = MapKind("superpixels", "nearest", -1)
@@ -105,7 +105,7 @@ def _nearest(array: torch.Tensor, view: View, stride: int, fill: float) -> torch
 def _resize(array: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
     """Bilinear with antialiasing, (n, h, w) -> float32 (n, *size).
 
-    Bytes are resized as bytes, which takes a quarter of the memory for a large photograph and rounds as Pillow does.
+    Bytes are resized as bytes, which takes a quarter of the memory for a large image and rounds as Pillow does.
     """
     # torch asserts when it makes a single pixel of bytes.
     if array.dtype != torch.uint8 or size == (1, 1):
@@ -175,8 +175,8 @@ def to_view(
         fill: value outside the image in place of the kind's; for bilinear kinds also one value per channel.
 
     Returns:
-        shape (C, H, W) or (H, W) with (H, W) = `view.output_size(stride)`; float32 for bilinear kinds (a uint8
-        photograph stays within 0..255), the map's own type for nearest ones.
+        shape (C, H, W) or (H, W) with (H, W) = `view.output_size(stride)`; float32 for bilinear kinds (a uint8 image
+        stays within 0..255), the map's own type for nearest ones.
 
     Raises:
         ValueError: no fill value is known, a nearest map's type cannot hold it, or the stride is not positive.
@@ -337,3 +337,27 @@ def random_view(
         int(np.sign(side - crop)) * int(generator.integers(0, abs(side - crop), endpoint=True)) for side in resized
     )
     return View(resized, mirrored, (top, left, crop, crop))
+
+
+def tiled_view(
+    size: tuple[int, int], stride: int, cells: int, *, mirror: bool = False, pad_to: int | None = None
+) -> View:
+    """The whole image with sides that are multiples of a stride, so that cells of the stride tile it.
+
+    Args:
+        size: height and width of the image.
+        stride: pixels of the view per cell.
+        cells: along the longer side.
+        mirror: mirror it.
+        pad_to: cells of a square window that the image is laid into at the top left; None for none.
+    """
+    height, width = tiled_grid(size, cells)
+    resized = (height * stride, width * stride)
+    side = None if pad_to is None else pad_to * stride
+    return View(resized, mirror, (0, 0, *(resized if side is None else (side, side))))
+
+
+def tiled_grid(size: tuple[int, int], cells: int) -> tuple[int, int]:
+    """Rows and columns of the grid that tiles an image of (height, width) `size`, its longer side in `cells` cells."""
+    height, width = (max(1, round(side * cells / max(size))) for side in size)
+    return height, width

@@ -1,12 +1,12 @@
 """Reader of PASCAL VOC's folder layout.
 
-    JPEGImages/<id>.jpg                         the photographs
+    JPEGImages/<id>.jpg                         the images
     ImageSets/Segmentation/<list>.txt           which of them belong to a list
     tags.csv  or  Annotations/<id>.xml          what is in them; or a cls_labels.npy that is named
     SegmentationClassAug/, SegmentationClass/   <id>.png, masks, where there are any
     classes.txt                                 names of the foreground classes, optional
 
-A line of a list is a bare id, spaces in it or not, or the path of a photograph and, optionally, of its mask
+A line of a list is a bare id, spaces in it or not, or the path of an image and, optionally, of its mask
 (`/JPEGImages/2007_000032.jpg /SegmentationClassAug/2007_000032.png`, as the lists of the augmented training set have
 it).
 """
@@ -17,7 +17,6 @@ from pathlib import Path, PurePosixPath
 from xml.etree import ElementTree
 
 from tag2mask.data.cls_labels import USUAL_VECTORS, cls_labels
-from tag2mask.data.csv_folder import LabelRow, LabelTable, class_names, read_label_table, table_file
 from tag2mask.data.images import IMAGE_SUFFIXES
 from tag2mask.data.masks import MaskFile
 from tag2mask.data.problems import Problem, Report, raise_problem
@@ -35,6 +34,7 @@ from tag2mask.data.records import (
     without_image_suffix,
 )
 from tag2mask.data.samples import Dataset, check_id
+from tag2mask.data.tag_table import LabelRow, LabelTable, class_names, read_label_table, table_file
 from tag2mask.errors import DataError, SettingsError, unknown_choice
 
 VOC_CLASSES = (
@@ -85,7 +85,7 @@ def _list_file(root: Path, name: str) -> Path | None:
 
 
 def _image_id(path: str) -> str:
-    """Id of a photograph from its path in a list or tag table: relative to JPEGImages, without suffix."""
+    """Id of an image from its path in a list or tag table: relative to JPEGImages, without suffix."""
     relative = PurePosixPath(path.lstrip("/"))
     if relative.parts[:1] == (_IMAGES,):
         relative = relative.relative_to(_IMAGES)
@@ -93,7 +93,7 @@ def _image_id(path: str) -> str:
 
 
 class _Photographs:
-    """Finds photographs by the words of a list.
+    """Finds images by the words of a list.
 
     Args:
         root: the folder that holds JPEGImages.
@@ -104,7 +104,7 @@ class _Photographs:
         self._by_id: dict[Path, dict[str, list[Path]]] = {}
 
     def find(self, token: str) -> list[Path]:
-        """The file of a path, or all files of an id; none where there is no such photograph."""
+        """The file of a path, or all files of an id; none where there is no such image."""
         named = self.folder / PurePosixPath(token.lstrip("/").removeprefix(f"{_IMAGES}/"))
         if named.suffix.lower() in IMAGE_SUFFIXES:
             return [named] if named.is_file() else []
@@ -118,13 +118,13 @@ class _Photographs:
 
 
 def _tokens(photographs: _Photographs, line: str) -> list[str]:
-    """Words of a line of a list; a line that names a photograph as a whole is one, spaces or not."""
+    """Words of a line of a list; a line that names an image as a whole is one, spaces or not."""
     words = line.split()
     return [line.strip()] if len(words) > 1 and photographs.find(line.strip()) else words
 
 
 def _read_list(root: Path, path: Path, split: SplitName, photographs: _Photographs, report: Report) -> list[Record]:
-    """Photographs of a list, without labels as yet."""
+    """Images of a list, without labels as yet."""
     records: list[Record] = []
     empty = True
     for number, line in enumerate(read_text(path).splitlines(), start=1):
@@ -168,11 +168,11 @@ def _read_list(root: Path, path: Path, split: SplitName, photographs: _Photograp
 
 
 _LabelsOf = Callable[[Record], tuple[str, ...] | None]
-"""Labels of a photograph; None when there are none and that has been reported."""
+"""Labels of an image; None when there are none and that has been reported."""
 
 
 def _rows_by_id(table: LabelTable, report: Report) -> dict[str, LabelRow]:
-    """Rows of a tag table, checked to be one per photograph."""
+    """Rows of a tag table, checked to be one per image."""
     rows: dict[str, LabelRow] = {}
     for row in table:
         other = rows.setdefault(_image_id(row.image_path), row)
@@ -234,13 +234,13 @@ def read_voc(
     Args:
         root: the folder that holds JPEGImages, or one up to three levels above it.
         train_list: name of a list in ImageSets/Segmentation, or path of a list file.
-        val_list: the same for the photographs to measure on. None, or a missing file where the name is the default
+        val_list: the same for the images to measure on. None, or a missing file where the name is the default
             one, means that there are none.
         labels_csv: a tag table other than `tags.csv`, relative to the folder or the working directory.
         labels_npy: a file of tag vectors (see `tag2mask.data.cls_labels`), relative to the folder or the working
             directory; its classes are those of `classes.txt`, or else VOC's 20.
         allow_pickle: `labels_npy` may be read, which can run code that is in it.
-        report: takes what is wrong with single photographs, rows and lines.
+        report: takes what is wrong with single images, rows and lines.
 
     Returns:
         the data set, its splits named like the lists.
@@ -248,8 +248,8 @@ def read_voc(
     Raises:
         SettingsError: `labels_npy` is given without `allow_pickle`, or beside `labels_csv`.
         DataError: no folder or several hold JPEGImages, a list is missing or empty, or there are no tags; or, unless
-            `report` returns, a line is bad, a listed photograph or its tags are missing, several photographs have its
-            id, or a tag is no class.
+            `report` returns, a line is bad, a listed image or its tags are missing, several images have its id, or a
+            tag is no class.
     """
     if labels_csv is not None and labels_npy is not None:
         raise SettingsError("labels_csv and labels_npy both hold the tags; give one of them")
@@ -304,7 +304,7 @@ def read_voc(
     classes = classes or class_names(home, tables)
     if classes is None:
         classes = found_class_names(label for record in records for label in record.labels)
-        # Masks of VOC have VOC's ids, even if some classes are in none of the listed photographs.
+        # Masks of VOC have VOC's ids, even if some classes are in none of the listed images.
         if set(classes) <= set(VOC_CLASSES):
             classes = VOC_CLASSES
     return assemble(

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from tag2mask.base.versions import Code
 from tag2mask.data.classes import BACKGROUND, UNLABELLED
-from tag2mask.networks.segmenter import resize_scores
+from tag2mask.data.resizing import resize_scores
 
 CODE = Code("CAM")
 

@@ -6,17 +6,39 @@ saliency maps", ICLR workshop 2014, section 3.1, take the largest absolute gradi
 the least salient tenth of a photograph background.
 """
 
+from typing import Protocol
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from tag2mask.base.versions import Code
-from tag2mask.networks.classifier import Classifier
 
 CODE = Code("gradient")
 
 
-def gradient_saliency(network: Classifier, images: Tensor, block: str, *, median: int = 3) -> Tensor:
+class Chain(Protocol):
+    """A backbone that can be left after a block and entered there again."""
+
+    def encode(self, images: Tensor, until: str) -> Tensor:
+        """Features after a block."""
+
+    def forward_from(self, features: Tensor, after: str) -> Tensor:
+        """Features of the last block, from those after another."""
+
+
+class Scorer(Protocol):
+    """A classifier, as `gradient_saliency` needs it."""
+
+    @property
+    def backbone(self) -> Chain:
+        """What gives the features."""
+
+    def scores(self, features: Tensor) -> Tensor:
+        """Scores of the classes from features of the backbone's last block."""
+
+
+def gradient_saliency(network: Scorer, images: Tensor, block: str, *, median: int = 3) -> Tensor:
     """Median-filtered max over channels of |d sum(scores) / d features|, divided by its maximum.
 
     No gradient is left on the network's parameters, and the caller may have gradients switched off.

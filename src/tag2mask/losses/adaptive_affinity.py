@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from tag2mask.data.classes import BACKGROUND, UNLABELLED
+from tag2mask.data.neighbours import pair_ends
 from tag2mask.errors import DataError, SettingsError, unknown_choice
-from tag2mask.evidence.affinity import pair_ends
 
 Groups = Literal["four", "published"]
 

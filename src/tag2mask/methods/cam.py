@@ -3,12 +3,12 @@
 from dataclasses import dataclass, field
 
 from tag2mask.engine.plan import Plan
-from tag2mask.stages.activation_maps import ActivationMapSettings, activation_maps, score_activation_maps
+from tag2mask.stages.activation_maps import ActivationMapSettings, activation_maps, evaluate_activation_maps
 from tag2mask.stages.evaluate import evaluate_labels
 from tag2mask.stages.predict import PredictionSettings, predictions
 from tag2mask.stages.seeds import RefinementSettings, SeedSettings, cam_seeds, refine_seeds
 from tag2mask.stages.segmenter_settings import SegmenterSettings
-from tag2mask.stages.train_classifier import ClassifierSettings, score_classifier, train_classifier
+from tag2mask.stages.train_classifier import ClassifierSettings, evaluate_classifier, train_classifier
 from tag2mask.stages.train_segmenter import train_segmenter
 
 
@@ -45,8 +45,8 @@ def cam(settings: CamSettings) -> Plan:
         model=segmenter,
         predictions=masks,
         results={
-            "classifier": score_classifier(classifier),
-            "cam_curve": score_activation_maps(cams),
+            "classifier": evaluate_classifier(classifier),
+            "cam_curve": evaluate_activation_maps(cams),
             "seeds": evaluate_labels(seeds),
             "pseudo_labels": evaluate_labels(labels),
             "val": evaluate_labels(masks),

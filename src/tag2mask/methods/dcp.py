@@ -4,7 +4,7 @@ import dataclasses
 from dataclasses import dataclass, field
 
 from tag2mask.engine.plan import Plan
-from tag2mask.stages.activation_maps import ActivationMapSettings, activation_maps, score_activation_maps
+from tag2mask.stages.activation_maps import ActivationMapSettings, activation_maps, evaluate_activation_maps
 from tag2mask.stages.evaluate import evaluate_labels
 from tag2mask.stages.patterns.class_patterns import FeatureSettings, PatternSettings, class_patterns
 from tag2mask.stages.patterns.pattern_labels import PatternRefinementSettings, pattern_labels, refined_pattern_labels
@@ -12,7 +12,7 @@ from tag2mask.stages.patterns.pattern_maps import pattern_maps
 from tag2mask.stages.predict import PredictionSettings
 from tag2mask.stages.retrain import RetrainSettings, plan_with_retraining
 from tag2mask.stages.segmenter_settings import SegmenterSettings
-from tag2mask.stages.train_classifier import ClassifierSettings, score_classifier, train_classifier
+from tag2mask.stages.train_classifier import ClassifierSettings, evaluate_classifier, train_classifier
 from tag2mask.stages.train_segmenter import train_segmenter
 
 
@@ -65,8 +65,8 @@ def dcp(settings: DcpSettings) -> Plan:
     refined = refined_pattern_labels(signs, settings.refinement)
     first = train_segmenter(refined, settings.segmenter)
     results = {
-        "classifier": score_classifier(classifier),
-        "cam_curve": score_activation_maps(cams),
+        "classifier": evaluate_classifier(classifier),
+        "cam_curve": evaluate_activation_maps(cams),
         "patterns": patterns,
         "pattern_labels": evaluate_labels(signs),
         "pseudo_labels": evaluate_labels(refined),

@@ -4,15 +4,15 @@ from dataclasses import dataclass, field
 
 from tag2mask.engine.plan import Plan
 from tag2mask.engine.stage import PerImageStage, Stage
-from tag2mask.stages.activation_maps import ActivationMapSettings, activation_maps, score_activation_maps
+from tag2mask.stages.activation_maps import ActivationMapSettings, activation_maps, evaluate_activation_maps
 from tag2mask.stages.evaluate import evaluate_labels
 from tag2mask.stages.masking.attention_maps import attention_maps
-from tag2mask.stages.masking.refined_saliency import SaliencyLabelSettings, saliency_labels, score_saliency
+from tag2mask.stages.masking.refined_saliency import SaliencyLabelSettings, evaluate_saliency, saliency_labels
 from tag2mask.stages.masking.train_masking import AttentionSettings, train_masking
 from tag2mask.stages.predict import PredictionSettings, predictions
 from tag2mask.stages.saliency_maps import SaliencySettings, saliency_maps
 from tag2mask.stages.segmenter_settings import ScaledSegmenterSettings
-from tag2mask.stages.train_classifier import ClassifierSettings, score_classifier, train_classifier
+from tag2mask.stages.train_classifier import ClassifierSettings, evaluate_classifier, train_classifier
 
 
 @dataclass(frozen=True)
@@ -48,9 +48,9 @@ def masking(settings: MaskingSettings) -> Plan:
     results: dict[str, Stage] = {}
     shown: dict[str, PerImageStage] = {}
     if cams or settings.attention.enabled:
-        results["classifier"] = score_classifier(classifier)
+        results["classifier"] = evaluate_classifier(classifier)
     if cams:
-        results["cam_curve"] = score_activation_maps(cams)
+        results["cam_curve"] = evaluate_activation_maps(cams)
         shown["CAM"] = cams
     attention, masks = attention_maps(segmenter), predictions(segmenter, settings.prediction)
     shown |= {
@@ -62,6 +62,6 @@ def masking(settings: MaskingSettings) -> Plan:
     return Plan(
         model=segmenter,
         predictions=masks,
-        results={**results, "saliency": score_saliency(labels), "val": evaluate_labels(masks)},
+        results={**results, "saliency": evaluate_saliency(labels), "val": evaluate_labels(masks)},
         pictures={"train": shown, "val": {"prediction": masks}},
     )

@@ -5,12 +5,12 @@ from typing import Literal
 
 from tag2mask.engine.plan import Plan
 from tag2mask.errors import SettingsError, unknown_choice
-from tag2mask.stages.activation_maps import score_activation_maps
+from tag2mask.stages.activation_maps import evaluate_activation_maps
 from tag2mask.stages.affinity.affinity_masks import AffinityMaskSettings, affinity_masks
 from tag2mask.stages.evaluate import evaluate_labels
 from tag2mask.stages.predict import PredictionSettings, predictions
 from tag2mask.stages.segmenter_settings import SegmenterSettings
-from tag2mask.stages.train_classifier import score_classifier
+from tag2mask.stages.train_classifier import evaluate_classifier
 from tag2mask.stages.train_segmenter import train_segmenter
 
 
@@ -43,8 +43,8 @@ def psa(settings: PsaSettings) -> Plan:
         model=segmenter,
         predictions=masks,
         results={
-            "classifier": score_classifier(made.classifier),
-            "cam_curve": score_activation_maps(made.cams),
+            "classifier": evaluate_classifier(made.classifier),
+            "cam_curve": evaluate_activation_maps(made.cams),
             "cam_labels": evaluate_labels(made.cam_labels),
             "walked_labels": evaluate_labels(made.walked_labels),
             "pseudo_labels": evaluate_labels(made.crf_labels),

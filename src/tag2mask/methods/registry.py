@@ -30,6 +30,7 @@ class Method:
         settings: its settings' dataclass; every method's has `segmenter` and `prediction`.
         build: makes its graph of stages.
         tags_only: whether it sees nothing but photographs and tags in training.
+        sees_masks: in a few words, whether anything that it needs has seen masks, of these or other photographs.
     """
 
     name: str
@@ -38,6 +39,7 @@ class Method:
     settings: type[Any]
     build: Callable[[Any], Plan]
     tags_only: bool = True
+    sees_masks: str = "no"
 
 
 METHODS: dict[str, Method] = {
@@ -63,6 +65,7 @@ METHODS: dict[str, Method] = {
             "Huang et al., CVPR 2018",
             DsrgSettings,
             dsrg,
+            sees_masks="no, but its saliency detector did",
         ),
         Method(
             "psa",
@@ -91,6 +94,7 @@ METHODS: dict[str, Method] = {
             "Kim, dissertation 2022, chapter 2",
             MaskingSettings,
             masking,
+            sees_masks="no, but its saliency detector did",
         ),
         Method(
             "superpixel",
@@ -120,9 +124,13 @@ METHODS: dict[str, Method] = {
             SupervisedSettings,
             supervised,
             tags_only=False,
+            sees_masks="yes",
         ),
     )
 }
+
+DEFAULT_METHOD = "superpixel"
+"""The method of a run that names none."""
 
 
 def find_method(name: str) -> Method:
@@ -134,3 +142,13 @@ def find_method(name: str) -> Method:
     if name not in METHODS:
         raise SettingsError(unknown_choice("method", name, METHODS))
     return METHODS[name]
+
+
+def methods_table(pages: str) -> str:
+    """The methods as a Markdown table, for README and the documentation.
+
+    Args:
+        pages: path of the folder of their pages, as links have it.
+    """
+    rows = [f"| [`{one.name}`]({pages}/{one.name}.md) | {one.title} | {one.sees_masks} |" for one in METHODS.values()]
+    return "\n".join(["| method | what it does | sees masks? |", "|---|---|---|", *rows])

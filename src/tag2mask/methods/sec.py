@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 
 from tag2mask.engine.plan import Plan
-from tag2mask.stages.activation_maps import ActivationMapSettings, activation_maps, score_activation_maps
+from tag2mask.stages.activation_maps import ActivationMapSettings, activation_maps, evaluate_activation_maps
 from tag2mask.stages.evaluate import evaluate_labels
 from tag2mask.stages.gradient_maps import GradientSettings
 from tag2mask.stages.growth import ExpansionSettings, OnlineCRFSettings, RegionGrowingSettings, region_growing
@@ -11,7 +11,7 @@ from tag2mask.stages.predict import PredictionSettings, predictions
 from tag2mask.stages.saliency_maps import SaliencySettings
 from tag2mask.stages.segmenter_settings import SegmenterSettings
 from tag2mask.stages.sparse_seeds import CueSettings, background_evidence, cue_seeds
-from tag2mask.stages.train_classifier import ClassifierSettings, score_classifier, train_classifier
+from tag2mask.stages.train_classifier import ClassifierSettings, evaluate_classifier, train_classifier
 from tag2mask.stages.train_segmenter import train_segmenter
 from tag2mask.supervision.objective import OBJECTIVES, boundary_objective, expansion_objective
 
@@ -71,8 +71,8 @@ def sec(settings: SecSettings) -> Plan:
         model=segmenter,
         predictions=masks,
         results={
-            "classifier": score_classifier(classifier),
-            "cam_curve": score_activation_maps(cams),
+            "classifier": evaluate_classifier(classifier),
+            "cam_curve": evaluate_activation_maps(cams),
             "seeds": evaluate_labels(seeds),
             "val": evaluate_labels(masks),
         },

@@ -7,7 +7,7 @@ from tag2mask.engine.plan import Plan
 from tag2mask.engine.stage import PerImageStage, Stage
 from tag2mask.engine.training import TrainingStage
 from tag2mask.errors import SettingsError, unknown_choice
-from tag2mask.stages.activation_maps import score_activation_maps
+from tag2mask.stages.activation_maps import evaluate_activation_maps
 from tag2mask.stages.affinity.affinity_masks import AffinityMaskSettings, affinity_masks
 from tag2mask.stages.difference.static_refinement import StaticSettings, static_refinement
 from tag2mask.stages.difference.train_dynamic import DynamicSettings, dynamic_labels, train_dynamic
@@ -16,7 +16,7 @@ from tag2mask.stages.labels import LabelStage
 from tag2mask.stages.predict import PredictionSettings, predictions
 from tag2mask.stages.segmenter_settings import SegmenterSettings
 from tag2mask.stages.segmenter_training import SegmenterTraining
-from tag2mask.stages.train_classifier import score_classifier
+from tag2mask.stages.train_classifier import evaluate_classifier
 from tag2mask.stages.train_segmenter import train_segmenter
 
 STAGES = ("both", "static", "dynamic")
@@ -50,8 +50,8 @@ def ssdd(settings: SsddSettings) -> Plan:
     """PSA's masks before and after the CRF, seeds made of both, a segmenter whose labels are refined as it learns."""
     made = affinity_masks(settings)
     results: dict[str, Stage] = {
-        "classifier": score_classifier(made.classifier),
-        "cam_curve": score_activation_maps(made.cams),
+        "classifier": evaluate_classifier(made.classifier),
+        "cam_curve": evaluate_activation_maps(made.cams),
         "cam_labels": evaluate_labels(made.cam_labels),
         "walked_labels": evaluate_labels(made.walked_labels),
         "crf_labels": evaluate_labels(made.crf_labels),

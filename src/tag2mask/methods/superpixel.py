@@ -4,17 +4,17 @@ from dataclasses import dataclass, field
 
 from tag2mask.engine.plan import Plan
 from tag2mask.errors import SettingsError
-from tag2mask.stages.activation_maps import ActivationMapSettings, activation_maps, score_activation_maps
+from tag2mask.stages.activation_maps import ActivationMapSettings, activation_maps, evaluate_activation_maps
 from tag2mask.stages.evaluate import evaluate_labels
 from tag2mask.stages.grown_labels import grown_labels
 from tag2mask.stages.growth import SuperpixelGrowingSettings, superpixel_growing
 from tag2mask.stages.predict import PredictionSettings, predictions
 from tag2mask.stages.saliency_maps import SaliencySettings, saliency_maps
 from tag2mask.stages.segmenter_settings import SegmenterSettings
-from tag2mask.stages.sparse_seeds import SuperpixelSeedSettings, seeds_by_superpixels
-from tag2mask.stages.superpixel.seed_curve import score_superpixel_seeds
+from tag2mask.stages.superpixel.seed_curve import evaluate_superpixel_seeds
+from tag2mask.stages.superpixel.superpixel_seeds import SuperpixelSeedSettings, seeds_by_superpixels
 from tag2mask.stages.superpixel.superpixels import SuperpixelSettings, superpixels
-from tag2mask.stages.train_classifier import ClassifierSettings, score_classifier, train_classifier
+from tag2mask.stages.train_classifier import ClassifierSettings, evaluate_classifier, train_classifier
 from tag2mask.stages.train_segmenter import train_segmenter
 
 
@@ -67,9 +67,9 @@ def superpixel(settings: SuperpixelMethodSettings) -> Plan:
         model=segmenter,
         predictions=masks,
         results={
-            "classifier": score_classifier(classifier),
-            "cam_curve": score_activation_maps(cams),
-            "seed_curve": score_superpixel_seeds(cams, parts),
+            "classifier": evaluate_classifier(classifier),
+            "cam_curve": evaluate_activation_maps(cams),
+            "seed_curve": evaluate_superpixel_seeds(cams, parts),
             "seeds": evaluate_labels(seeds),
             "pseudo_labels": evaluate_labels(grown),
             "val": evaluate_labels(masks),

@@ -13,9 +13,10 @@ import torch
 from torch import Tensor
 
 from tag2mask.data.classes import UNLABELLED
+from tag2mask.data.resizing import resize_scores, to_grid
 from tag2mask.errors import DataError
 from tag2mask.networks.difference_net import DifferenceNet
-from tag2mask.networks.segmenter import Segmenter, resize_scores, to_grid
+from tag2mask.networks.segmenter import Segmenter
 from tag2mask.refine.difference import refine_pair
 
 MasksT = TypeVar("MasksT", npt.NDArray[Any], Tensor)

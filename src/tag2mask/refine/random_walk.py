@@ -17,8 +17,8 @@ from scipy.special import gammaln
 from torch import Tensor
 
 from tag2mask.base.versions import Code
+from tag2mask.data.neighbours import pair_offsets
 from tag2mask.errors import DataError, SettingsError
-from tag2mask.evidence.affinity import pair_offsets
 from tag2mask.refine import _random_walk
 
 CODE = Code("random walk")
@@ -66,8 +66,9 @@ def random_walk(
         SettingsError: a parameter is out of its range.
 
     Example:
-        >>> random_walk(np.eye(4, dtype=np.float32)[None], np.ones((4, 4, 4)), radius=2, steps=1)[0, 0]
-        array([0.5       , 0.3333333 , 0.16666666, 0.        ], dtype=float32)
+        >>> walked = random_walk(np.eye(4, dtype=np.float32)[None], np.ones((4, 4, 4)), radius=2, steps=1)
+        >>> [round(float(value), 4) for value in walked[0, 0]]
+        [0.5, 0.3333, 0.1667, 0.0]
     """
     offsets = pair_offsets(radius)
     if not (beta > 0 and math.isfinite(beta)):

@@ -1,4 +1,4 @@
-"""What objects lie on or hover before, as (3, H, W) float32 colours, 0 to 1: grounds and out-of-focus distances."""
+"""Backgrounds as (3, H, W) float32 colours, 0 to 1: grounds to lie on and out-of-focus distances to hover before."""
 
 import math
 from collections.abc import Callable

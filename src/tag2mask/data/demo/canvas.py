@@ -1,4 +1,4 @@
-"""Where objects are drawn: a lit patch of the picture in the object's own coordinates."""
+"""Canvas that objects are drawn on: a lit patch of the picture in the object's own coordinates."""
 
 import math
 from collections.abc import Sequence

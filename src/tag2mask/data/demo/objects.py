@@ -11,7 +11,7 @@ from tag2mask.data.demo.canvas import Layer, Light, Patch
 
 @dataclass(frozen=True)
 class ObjectKind:
-    """How a class is drawn and where it is found.
+    """Drawing of a class and the places it is found in.
 
     Attributes:
         draw: paints one object into its patch.

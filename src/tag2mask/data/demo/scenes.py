@@ -38,7 +38,7 @@ _COMPANIONS = {
 
 @dataclass(frozen=True)
 class Scene:
-    """A drawn photograph and its truth.
+    """A drawn image and its truth.
 
     Attributes:
         image: (H, W, 3) uint8 RGB.
@@ -344,7 +344,7 @@ def _cast_shadow(picture: FloatMap, layer: Layer, light: Light) -> None:
 
 
 def _develop(rng: np.random.Generator, picture: FloatMap) -> npt.NDArray[np.uint8]:
-    """What a camera adds: lens blur, glow, vignette, tone curve and sensor noise."""
+    """Effects of a camera: lens blur, glow, vignette, tone curve and sensor noise."""
     height, width = picture.shape[1:]
     picture = mix(picture, soften(picture, min(height, width) * 0.02), 0.12)
     blur = float(rng.choice((0.0, 0.6, 0.9), p=(0.6, 0.3, 0.1))) * min(height, width) / 240

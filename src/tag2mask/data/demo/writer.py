@@ -80,7 +80,7 @@ def write_demo_data(
 
 
 def _is_finished(folder: Path, settings: dict[str, Any]) -> bool:
-    """Whether a folder holds all of this demo data already; an error if it holds anything else."""
+    """True if a folder holds all of this demo data already; an error if it holds anything else."""
     if not folder.exists():
         return False
     if not folder.is_dir():
