@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from tag2mask.data.samples import Sample
@@ -19,6 +21,7 @@ from tag2mask.engine.training import (
     Trainer,
     TrainingSettings,
     TrainingStage,
+    batch_keys,
     epoch_batches,
     fit,
     make_optimizers,
@@ -96,6 +99,45 @@ def test_every_photograph_once_per_epoch_in_a_new_order() -> None:
     assert first != second
     assert first == epoch_batches(10, 4, 0, 0)
     assert first != epoch_batches(10, 4, 1, 0)
+
+
+@given(
+    count=st.integers(1, 20), size=st.integers(1, 8), epochs=st.integers(1, 4), steps=st.integers(0, 30), data=st.data()
+)
+def test_a_training_goes_on_with_the_batches_it_would_have_had(
+    count: int, size: int, epochs: int, steps: int, data: st.DataObject
+) -> None:
+    settings = TrainingSettings(epochs=epochs, batch_size=size, steps=steps)
+    total, per_epoch = settings.total_steps(count), settings.steps_per_epoch(count)
+    whole = [
+        [(index, epoch) for index in batch]
+        for epoch in range(-(-total // per_epoch))
+        for batch in epoch_batches(count, size, 7, epoch)
+    ][:total]
+    done = data.draw(st.integers(0, total))
+    assert list(batch_keys(count, settings, 7, done)) == whole[done:]
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_no_more_than_an_epochs_batches_are_made_ahead(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, workers: int
+) -> None:
+    asked: list[int] = []
+
+    def noted(count: int, batch_size: int, seed: int, epoch: int) -> list[list[int]]:
+        asked.append(epoch)
+        return epoch_batches(count, batch_size, seed, epoch)
+
+    monkeypatch.setattr(training, "epoch_batches", noted)
+    env = shapes_environment(tmp_path, threads=1, workers=workers)
+    samples = env.samples("train", frozenset({"images"}))
+    settings = dataclasses.replace(SETTINGS, epochs=4, batch_size=1)
+    per_epoch = settings.steps_per_epoch(len(samples))
+    last, ahead = 4 * per_epoch - 1, 2 * workers  # each worker process is told of two batches more
+    assert ahead < per_epoch
+    for step, _ in training_batches(samples, example, settings, env.runtime, done=per_epoch + 2):
+        assert asked[-1] == min(step + ahead, last) // per_epoch
+    assert asked == [1, 2, 3]
 
 
 def test_a_training_can_be_so_many_steps_long(tmp_path: Path) -> None:

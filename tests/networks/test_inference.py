@@ -45,7 +45,9 @@ def shown(image: Tensor, network: Segmenter, size: tuple[int, int]) -> Tensor:
 
 def test_normalise_takes_bytes(network: Segmenter) -> None:
     mean, std = (torch.tensor(values)[:, None, None] for values in (network.backbone.mean, network.backbone.std))
-    assert torch.allclose(normalise(IMAGE_40x56, network.backbone), (IMAGE_40x56 / 255 - mean) / std, atol=1e-6)
+    found = normalise(IMAGE_40x56, network.backbone)
+    assert torch.allclose(found, (IMAGE_40x56 / 255 - mean) / std, atol=1e-6)
+    assert torch.equal(found, network.backbone.normalise(IMAGE_40x56.float() / 255))
 
 
 @pytest.mark.parametrize(

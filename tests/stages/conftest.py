@@ -6,6 +6,7 @@ from typing import NamedTuple, TypeVar
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from tag2mask.data.images import image_size
 from tag2mask.data.masks import encode_mask
@@ -23,7 +24,7 @@ from tag2mask.runs.prepare import prepare
 from tag2mask.runs.settings import as_arguments, parse_arguments
 from tag2mask.stages.affinity.affinity_masks import AffinityMasks, AffinityMaskSettings, affinity_masks
 from tag2mask.stages.affinity.confident_maps import ConfidenceSettings
-from tag2mask.stages.affinity.labels import ScoreCRFSettings
+from tag2mask.stages.affinity.labels import MapCRFSettings
 from tag2mask.stages.affinity.train_affinity import AffinitySettings
 from tag2mask.stages.affinity.walked_maps import WalkSettings
 from tag2mask.stages.backbone import BackboneSettings
@@ -31,6 +32,7 @@ from tag2mask.stages.crf import CRFSettings
 from tag2mask.stages.difference.difference_settings import DifferenceNetSettings
 from tag2mask.stages.difference.static_refinement import StaticRefinement, StaticSettings, static_refinement
 from tag2mask.stages.labels import LabelStage
+from tag2mask.stages.saliency_maps import MakeSaliencyMaps, SaliencySettings, saliency_maps
 from tag2mask.stages.segmenter_settings import SegmenterSettings
 from tag2mask.stages.views import ViewSettings
 from tests.builders import TINY, shapes_environment, write_shapes
@@ -90,7 +92,7 @@ def finished_masks(finished: Finished) -> FinishedMasks:
             training=TrainingSettings(epochs=2, batch_size=4, checkpoint_seconds=0),
         ),
         walk=WalkSettings(alpha=1.0, steps=8, long_side=64),
-        crf=ScoreCRFSettings(iterations=2),
+        crf=MapCRFSettings(iterations=2),
     )
     made = affinity_masks(settings)
     for stage in made:
@@ -172,3 +174,17 @@ def run_with_inputs(stage: Stage, env: Environment) -> None:
         run_with_inputs(needed, env)
     if not stage.complete(env):
         stage.run(env)
+
+
+@pytest.fixture(scope="session")
+def saliency(finished: Finished, tmp_path_factory: pytest.TempPathFactory) -> MakeSaliencyMaps:
+    """Maps of the finished run's photographs that rise from the left border to the right one."""
+    folder = tmp_path_factory.mktemp("saliency")
+    for sample in finished.env.split("train").samples:
+        with Image.open(sample.image) as image:
+            width, height = image.size
+        ramp = np.tile(np.linspace(0, 255, width).astype(np.uint8), (height, 1))
+        Image.fromarray(ramp).save(folder / f"{sample.id}.png")
+    stage = saliency_maps(SaliencySettings(source="folder", path=str(folder)))
+    stage.run(finished.env)
+    return stage

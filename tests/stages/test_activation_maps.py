@@ -17,8 +17,8 @@ from tag2mask.networks.inference import photograph_scales
 from tag2mask.stages.activation_maps import (
     ActivationMaps,
     ActivationMapSettings,
+    EvaluateActivationMaps,
     MakeActivationMaps,
-    ScoreActivationMaps,
     ThresholdCurveSettings,
     activation_maps,
 )
@@ -126,7 +126,7 @@ def test_a_damaged_file_is_named(
 
 def test_the_curve_is_mean_iou_at_every_threshold(finished: Finished) -> None:
     env, cams = finished.env, finished.stage(MakeActivationMaps)
-    found = finished.stage(ScoreActivationMaps).metrics(env)
+    found = finished.stage(EvaluateActivationMaps).metrics(env)
     assert [point["threshold"] for point in found["curve"]] == pytest.approx([step / 20 for step in range(1, 20)])
     for point in found["curve"][::6]:
         matrix = ConfusionMatrix(env.dataset.label_names)
@@ -166,4 +166,4 @@ def test_an_estimate_grows_with_the_photographs(finished: Finished) -> None:
     stage = finished.stage(MakeActivationMaps)
     assert stage.estimate(finished.env).seconds > 0
     assert stage.estimate(finished.env).bytes == 2 * stage.on("val").estimate(finished.env).bytes
-    assert finished.stage(ScoreActivationMaps).estimate(finished.env).seconds > 0
+    assert finished.stage(EvaluateActivationMaps).estimate(finished.env).seconds > 0

@@ -3,7 +3,7 @@ import io
 import numpy as np
 import torch
 
-from tag2mask.stages.class_maps import LabelScores, encode_maps, largest_class, sum_to_one
+from tag2mask.stages.class_maps import ClassMaps, encode_maps, largest_class, sum_to_one
 
 
 def test_the_largest_score_wins_and_background_wins_a_tie() -> None:
@@ -15,7 +15,7 @@ def test_the_largest_score_wins_and_background_wins_a_tie() -> None:
 
 def test_masks_are_made_at_the_photographs_size() -> None:
     maps = torch.tensor([[[1.0, 0.0]], [[0.0, 1.0]]])
-    assert LabelScores((0, 3), maps, (2, 4)).largest().tolist() == [[0, 0, 3, 3]] * 2
+    assert ClassMaps((0, 3), maps, (2, 4)).largest().tolist() == [[0, 0, 3, 3]] * 2
 
 
 def test_sums_are_one_and_nothing_is_divided_by_zero() -> None:

@@ -5,8 +5,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from tag2mask.data.resizing import to_grid
 from tag2mask.errors import SettingsError, WorkspaceError
-from tag2mask.networks.segmenter import to_grid
 from tag2mask.stages.backbone import BackboneSettings, take_weights
 from tag2mask.stages.frozen_features import (
     EarlyFeatures,

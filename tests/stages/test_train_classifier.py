@@ -24,7 +24,7 @@ from tag2mask.stages.train_classifier import (
     ClassifierHeadSettings,
     ClassifierSettings,
     ClassifierSystem,
-    ScoreClassifier,
+    EvaluateClassifier,
     TrainClassifier,
     train_classifier,
 )
@@ -100,7 +100,7 @@ def test_a_checkpoint_left_beside_the_model_goes(finished: Finished) -> None:
 
 
 def test_the_score_is_average_precision_on_val(finished: Finished) -> None:
-    scorer, env = finished.stage(ScoreClassifier), finished.env
+    scorer, env = finished.stage(EvaluateClassifier), finished.env
     network = finished.stage(TrainClassifier).load(env)
     seen: Any = scorer.open(env)()
     scores, tags = [], []
@@ -124,7 +124,7 @@ def test_the_score_is_average_precision_on_val(finished: Finished) -> None:
 
 
 def test_estimates(finished: Finished) -> None:
-    for kind in (TrainClassifier, ScoreClassifier):
+    for kind in (TrainClassifier, EvaluateClassifier):
         assert finished.stage(kind).estimate(finished.env).seconds > 0
 
 

@@ -7,6 +7,7 @@ import torch
 from tag2mask.base.settings import canonical
 from tag2mask.data.view import IMAGE, to_view
 from tag2mask.errors import SettingsError
+from tag2mask.networks.backbone_facts import backbone_facts
 from tag2mask.networks.backbones import create_backbone
 from tag2mask.stages.views import ViewSettings, change_colours, load_photograph, view_photograph
 from tests.builders import shapes_dataset
@@ -94,6 +95,7 @@ def test_beyond_the_photograph_is_the_mean_colour() -> None:
     image = torch.full((3, 60, 90), 200, dtype=torch.uint8)
     view = ViewSettings(crop=48, whole=True).whole_view((60, 90), mirror=False)
     seen = view_photograph(image, view, backbone)
+    assert torch.equal(view_photograph(image, view, backbone_facts("tf_efficientnet_lite0")), seen)
     assert seen.shape == (3, 48, 48)
     assert seen[:, 32:].abs().max() < 1e-6
     inside = (200 / 255 - backbone.mean[0]) / backbone.std[0]

@@ -1,4 +1,4 @@
-"""What a stage runs in: the data set, the workspace and the machine's settings."""
+"""Environment of a stage: the data set, the workspace and the machine's settings."""
 
 import dataclasses
 import multiprocessing
@@ -88,7 +88,7 @@ class Runtime:
 
     @property
     def on_device_at_a_time(self) -> int:
-        """Photographs that a network works on at a time, each in a thread of its own; call it on resolved settings.
+        """Images that a network works on at a time, each in a thread of its own; call it on resolved settings.
 
         A GPU is given two, so that it computes one while another is read; more would take more of its memory and make
         it no faster.
@@ -122,7 +122,7 @@ class Environment:
     """A data set, a workspace and a machine: all that a graph of stages needs to become artifacts.
 
     Args:
-        dataset: the tagged photographs.
+        dataset: the tagged images.
         workspace: where artifacts are.
         runtime: how to compute; resolved here.
         reporter: whom to tell.
@@ -170,7 +170,7 @@ class Environment:
         )
 
     def data_fingerprint(self, split: SplitName, reads: Reads) -> str:
-        """Digest of what a stage reads of a split: ids, contents of photographs, tags, the classes' names, masks."""
+        """Digest of what a stage reads of a split: ids, contents of images, tags, the classes' names, masks."""
         key = (split, reads)
         if key not in self._data:
             digest = self.workspace.digest

@@ -37,7 +37,7 @@ def distinct(roots: Iterable[Stage], env: Environment) -> list[Stage]:
 
 @dataclass(frozen=True)
 class StageRun:
-    """What making one stage's artifact took, in this run or, if it was cached, in earlier ones."""
+    """Cost of making one stage's artifact, in this run or, if it was cached, in earlier ones."""
 
     stage: Stage
     seconds: float
@@ -46,7 +46,7 @@ class StageRun:
 
 @dataclass(frozen=True)
 class StageForecast:
-    """What running one stage would take; no estimate where the artifact is there."""
+    """Forecast of running one stage; no estimate where the artifact is there."""
 
     stage: Stage
     cached: bool
@@ -73,7 +73,7 @@ def run_stages(roots: Iterable[Stage], env: Environment) -> list[StageRun]:
     done = []
     with env.workspace.lock():
         stages = distinct(roots, env)
-        # Fingerprinting has read every photograph; a run that is killed later need not do that again.
+        # Fingerprinting has read every image; a run that is killed later need not do that again.
         env.workspace.save_digests()
         for stage in stages:
             cached = stage.complete(env)
@@ -88,7 +88,7 @@ def run_stages(roots: Iterable[Stage], env: Environment) -> list[StageRun]:
 
 
 def forecast(roots: Iterable[Stage], env: Environment) -> list[StageForecast]:
-    """What `run_stages` would do, from short measurements; nothing is written."""
+    """Forecasts of all stages of `run_stages`, from short measurements; nothing is written."""
     return [
         StageForecast(stage, cached := stage.complete(env), None if cached else stage.estimate(env))
         for stage in distinct(roots, env)

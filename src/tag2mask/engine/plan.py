@@ -11,11 +11,11 @@ from tag2mask.engine.training import TrainingStage
 
 @dataclass(frozen=True)
 class Plan:
-    """What a method wants made, by the name each result goes by in reports.
+    """Stages that a method wants made, by the name each result goes by in reports.
 
     Args:
         model: the stage whose model file is the method's product.
-        predictions: the stage that makes masks of val photographs with it.
+        predictions: the stage that makes masks of val images with it.
         results: stages to make, in the order they are reported: evaluations, predictions; what they need is made first.
         pictures: per-image stages to show side by side, by split and column: {"train": {"CAM": stage}, "val": {}}.
         notes: what a reader of the results has to know, a sentence each: what could not be measured, and why.

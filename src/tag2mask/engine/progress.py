@@ -21,7 +21,7 @@ from tag2mask.base.text import duration
 
 
 class Reporter:
-    """Tells a person what is going on.
+    """Messages and progress for a person.
 
     Args:
         stream: where to write; standard error by default, so that results on standard output stay clean.

@@ -12,7 +12,7 @@ SCHEDULES = ("polynomial", "cosine", "constant", "steps")
 
 @dataclass(frozen=True)
 class ScheduleSettings:
-    """How the learning rate moves through a training.
+    """Schedule of the learning rate through a training.
 
     Args:
         kind: "polynomial" is (1 - t)^power, "cosine" is (1 + cos(pi t)) / 2, "constant" stays; t runs from 0 to 1.

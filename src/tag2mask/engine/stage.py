@@ -32,7 +32,7 @@ R = TypeVar("R")
 
 @dataclass(frozen=True)
 class Estimate:
-    """What a stage will cost: seconds of work and bytes on disk, both rough."""
+    """Estimated cost of a stage: seconds of work and bytes on disk, both rough."""
 
     seconds: float
     bytes: float
@@ -42,12 +42,12 @@ class Stage(ABC):
     """A step of a method: typed settings, named inputs, one folder of output.
 
     Subclasses give `name`, `version` (raised whenever the class's own code comes to other results; see `full_version`)
-    and `reads`, what they may know of the photographs. `on_device` stages run a network on photographs on the
-    environment's device. `by_threads` says whether the number of threads can change a bit of the artifact.
+    and `reads`, what they may know of the images. `on_device` stages run a network on images on the environment's
+    device. `by_threads` says whether the number of threads can change a bit of the artifact.
 
     Args:
         settings: the stage's own dataclass; part of the fingerprint.
-        split: the list of photographs it works on.
+        split: the list of images it works on.
         inputs: the stages it reads, by the name it knows them by.
     """
 
@@ -106,11 +106,11 @@ class Stage(ABC):
         return self._fingerprints[env]
 
     def folder(self, env: Environment) -> Path:
-        """Where the artifact is."""
+        """Folder of the artifact."""
         return env.workspace.stages / f"{self.name}-{self.fingerprint(env)}"
 
     def complete(self, env: Environment) -> bool:
-        """Whether the artifact is whole."""
+        """True if the artifact is whole."""
         return (self.folder(env) / "stage.json").is_file()
 
     def samples(self, env: Environment) -> tuple[Sample, ...]:
@@ -153,7 +153,7 @@ class Stage(ABC):
             write_json(self.folder(env) / "timing.json", {"seconds": round(self.seconds(env) + seconds, 3)})
 
     def at_a_time(self, env: Environment) -> int:
-        """Number of photographs, or blocks of them, that are worked on at the same time."""
+        """Number of images, or blocks of them, that are worked on at the same time."""
         return env.runtime.on_device_at_a_time if self.on_device else env.runtime.threads
 
     @abstractmethod
@@ -177,7 +177,7 @@ class Stage(ABC):
         return []
 
     def notes(self, env: Environment) -> list[str]:
-        """What a reader of a complete stage's figures has to know, a sentence each; nothing by default."""
+        """Notes for a reader of a complete stage's figures, a sentence each; none by default."""
         return []
 
     def draw(self, env: Environment, folder: Path) -> list[Path]:
@@ -200,11 +200,11 @@ def _stage_homes() -> frozenset[str]:
 
 
 class PerImageStage(Stage):
-    """A pure function of one photograph, its inputs' artifacts for it and stage-wide inputs: one file per photograph.
+    """A pure function of one image, its inputs' artifacts for it and stage-wide inputs: one file per image.
 
-    As many photographs are worked on at a time as the settings allow threads, each on one thread: networks, the CRF and
-    image coding spend their time outside the interpreter's lock, and threads that share a photograph would wait for
-    each other at every layer. Hence a result does not depend on how many are worked on at a time.
+    As many images are worked on at a time as the settings allow threads, each on one thread: networks, the CRF and
+    image coding spend their time outside the interpreter's lock, and threads that share an image would wait for each
+    other at every layer. Hence a result does not depend on how many are worked on at a time.
     """
 
     suffix: ClassVar[str]
@@ -215,15 +215,15 @@ class PerImageStage(Stage):
         """Loads stage-wide inputs once and returns the function of one sample, which returns the file's content."""
 
     def path(self, env: Environment, image_id: str) -> Path:
-        """File of one photograph."""
+        """File of one image."""
         return self.folder(env) / "items" / f"{image_id}{self.suffix}"
 
     def layers(self, env: Environment, image_id: str) -> dict[str, MapLayer]:
-        """What a run's pictures and its report show of a photograph's artifact; nothing by default.
+        """Layers of an image's artifact for a run's pictures and its report; none by default.
 
         Returns:
             layers by name: "" is the one that sheets show, further ones (a class's own map, say) are the report's alone
-            and are called by the column's name and their own. Without "" a sheet shows the photograph.
+            and are called by the column's name and their own. Without "" a sheet shows the image.
         """
         return {}
 
@@ -316,7 +316,7 @@ class Accumulator(Protocol):
 
 
 class ReduceStage(Stage):
-    """A map over fixed blocks of photographs, merged in fixed order, with one ``result.json``.
+    """A map over fixed blocks of images, merged in fixed order, with one ``result.json``.
 
     As many blocks are worked on at a time as there are threads, each on one thread. The blocks do not depend on that
     number, and neither does the rounding of the sums.

@@ -1,4 +1,4 @@
-"""What the training loop trains: a module of named parts whose forward pass returns named losses."""
+"""Module that the training loop trains: named parts whose forward pass returns named losses."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
@@ -16,7 +16,7 @@ Losses = Mapping[str, tuple[Tensor, Tensor]]
 
 
 class Position(NamedTuple):
-    """Where a training is: what random draws and scheduled losses may depend on.
+    """Position in a training: what random draws and scheduled losses may depend on.
 
     A tuple, because Fabric looks through the arguments of a forward pass for tensors and stops at frozen dataclasses.
     """

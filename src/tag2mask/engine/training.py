@@ -35,7 +35,7 @@ MODEL_FILE = "model.safetensors"
 
 @dataclass(frozen=True)
 class TrainingSettings:
-    """How a network is trained.
+    """Settings of a training: optimiser, length, schedule.
 
     Args:
         epochs: passes over the training photographs; the state after the last one counts.
@@ -192,6 +192,18 @@ def epoch_batches(count: int, batch_size: int, seed: int, epoch: int) -> list[li
     return [order[start : start + batch_size] for start in range(0, count, batch_size)]
 
 
+def batch_keys(count: int, settings: TrainingSettings, seed: int, done: int = 0) -> Iterator[list[tuple[int, int]]]:
+    """Of each step from `done` on, (position in the list, epoch) of its examples.
+
+    Batches are cut up an epoch at a time: those of a whole training on COCO would take hundreds of megabytes.
+    """
+    per_epoch, steps = settings.steps_per_epoch(count), settings.total_steps(count)
+    for epoch in range(done // per_epoch, -(-steps // per_epoch)):
+        first = epoch * per_epoch
+        for batch in epoch_batches(count, settings.batch_size, seed, epoch)[max(done - first, 0) : steps - first]:
+            yield [(index, epoch) for index in batch]
+
+
 def make_optimizers(system: System, settings: TrainingSettings) -> dict[str, Optimizer]:
     """One optimiser per owner of parameters; the base rate of each group is kept as ``base_lr``."""
     optimizers: dict[str, Optimizer] = {}
@@ -273,7 +285,7 @@ def fit(
 
     Args:
         system: what to train; changed in place.
-        samples: the training photographs.
+        samples: the training images.
         load: training example of (sample, epoch).
         settings: optimiser, schedule and length.
         env: machine settings and whom to tell.
@@ -356,18 +368,11 @@ def training_batches(
     Without worker processes the examples of a batch are made by all threads at once, in between two steps: the
     processors are all at work on the step itself, and its threads would only wait for one that loads beside them.
     """
-    per_epoch = settings.steps_per_epoch(len(samples))
-    steps = settings.total_steps(len(samples))
-    keys = [
-        [(index, epoch) for index in batch]
-        for epoch in range(done // per_epoch, -(-steps // per_epoch))
-        for batch in epoch_batches(len(samples), settings.batch_size, runtime.seed, epoch)
-    ][done % per_epoch : steps - done + done % per_epoch]
     with contextlib.ExitStack() as stack:
         pool = None if runtime.workers else stack.enter_context(one_thread_each(runtime.threads))
         loader = DataLoader(
             _Examples(samples, load, pool),
-            batch_sampler=keys,
+            batch_sampler=batch_keys(len(samples), settings, runtime.seed, done),
             num_workers=runtime.workers,
             # Examples are closures, which other start methods (the default of macOS) cannot hand over.
             multiprocessing_context="fork" if runtime.workers else None,

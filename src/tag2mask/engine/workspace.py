@@ -50,7 +50,7 @@ class Workspace:
 
     @property
     def is_used(self) -> bool:
-        """Whether the folder is a workspace that a run was started in, and no folder of something else."""
+        """True if the folder is a workspace that a run was started in, and no folder of something else."""
         # Others have folders of these names too, and a lock file alone was once left in any folder that was given.
         return any((self.root / name).is_file() for name in (_LOCK, _DIGESTS)) and (
             self.stages.is_dir() or self.runs.is_dir()
@@ -81,7 +81,7 @@ class Workspace:
 
     @contextlib.contextmanager
     def _writing(self) -> Iterator[None]:
-        """What goes wrong in the block when the folder cannot be written, as errors that name it.
+        """Context that turns failures to write the folder into errors that name it.
 
         Raises:
             WorkspaceError: the folder is a file, or it cannot be written.
@@ -108,7 +108,7 @@ class Workspace:
                 pass
 
     def is_locked(self) -> bool:
-        """Whether another process is writing; nothing is created to find out, and no writer is kept from starting."""
+        """True if another process is writing; nothing is created to find out, and no writer is kept from starting."""
         path = self.root / _LOCK
         return path.is_file() and not self._lock.is_locked and _is_held(path)
 
@@ -123,7 +123,7 @@ class Workspace:
         return str(known[2])
 
     def is_sound(self, fingerprint: str) -> bool:
-        """Whether something was found sound before: a photograph that could be decoded, by what it depends on."""
+        """True if something was found sound before: an image that could be decoded, by what it depends on."""
         return fingerprint in self._memory().sound
 
     def remember_sound(self, fingerprint: str) -> None:
@@ -167,7 +167,7 @@ class _Remembered:
 
 
 def _is_held(path: Path) -> bool:
-    """Whether some process holds a lock file; where that cannot be found out, it counts as held."""
+    """True if some process holds a lock file; where that cannot be found out, it counts as held."""
     if sys.platform == "win32":
         try:
             with FileLock(path).acquire(timeout=0):
@@ -230,7 +230,7 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
 
 
 def _is_machines(error: BaseException, path: Path) -> bool:
-    """Whether an error in reading a file is the machine's, and says nothing about the file's content."""
+    """True if an error in reading a file is the machine's, and says nothing about the file's content."""
     if not isinstance(error, OSError):
         return False
     if isinstance(error, FileNotFoundError):

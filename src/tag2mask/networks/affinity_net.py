@@ -6,9 +6,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from tag2mask.data.resizing import resize_scores
 from tag2mask.errors import SettingsError
 from tag2mask.networks.backbones import Backbone
-from tag2mask.networks.segmenter import resize_scores
 
 
 class AffinityNet(nn.Module):

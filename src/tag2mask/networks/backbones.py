@@ -32,6 +32,7 @@ from tag2mask.networks.feature_blocks import (
     ChainBackbone,
     StagedBackbone,
     VitBackbone,
+    unknown_block,
 )
 from tag2mask.networks.weights import PACKAGES, WeightsInfo, load_state, resolve_weights
 
@@ -159,8 +160,8 @@ def create_backbone(
     """
     architecture = name.partition(".")[0]
     family = check_backbone(name, output_stride)
-    network, blocks, aliases = _build(architecture, family, output_stride)
-    kept = _cut(name, blocks, aliases, block)
+    network, blocks, aliases = build_network(architecture, family, output_stride)
+    kept = blocks[: count_kept(name, [item.name for item in blocks], aliases, block)]
     info = resolve_weights(name, weights)
     whole = set(network.state_dict())
     if family == "staged":
@@ -169,14 +170,16 @@ def create_backbone(
         _keep_only(network, {part for item in kept for part in item.parts})
     if info.source != "none":
         _load(name, network, whole, load_state(name, info), info)
-    identity = BackboneIdentity(name, output_stride, *_normalisation(name), info)
-    if family == "staged":
-        return StagedBackbone(network, kept, identity, train_norm_affine=train_norm_affine)
-    chain = VitBackbone if family == "ViT" else ChainBackbone
-    return chain(network, kept, identity, aliases=aliases, train_norm_affine=train_norm_affine)
+    identity = BackboneIdentity(name, output_stride, *normalisation(name), info)
+    return backbone_class(family)(network, kept, identity, aliases=aliases, train_norm_affine=train_norm_affine)
 
 
-def _normalisation(name: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
+def backbone_class(family: str) -> type[Backbone]:
+    """The class of the backbones of a family."""
+    return {"ViT": VitBackbone, "staged": StagedBackbone}.get(family, ChainBackbone)
+
+
+def normalisation(name: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Mean and standard deviation that timm records with the weights of this name."""
     config = timm.get_pretrained_cfg(name) or PretrainedCfg()
     return tuple(config.mean), tuple(config.std)
@@ -233,7 +236,7 @@ def _check_stride(name: str, choices: Sequence[int], output_stride: int) -> None
         )
 
 
-def _build(architecture: str, family: str, output_stride: int) -> tuple[Any, list[Block], dict[str, str]]:
+def build_network(architecture: str, family: str, output_stride: int) -> tuple[Any, list[Block], dict[str, str]]:
     """The whole network with random weights, all its blocks, and other names of blocks.
 
     The network is a model of timm or one of ours; what is asked of it goes beyond nn.Module's annotations.
@@ -296,15 +299,18 @@ def _build_vit(architecture: str) -> tuple[nn.Module, list[Block], dict[str, str
     return network, [*blocks, Block("norm", ("norm",))], {}
 
 
-def _cut(name: str, blocks: Sequence[Block], aliases: Mapping[str, str], block: str | None) -> list[Block]:
-    """The blocks up to and including the one to read."""
+def count_kept(name: str, blocks: Sequence[str], aliases: Mapping[str, str], block: str | None) -> int:
+    """How many of a network's blocks there are up to and including the one to read; None reads the last.
+
+    Raises:
+        SettingsError: there is no such block; the message has the backbone's name.
+    """
     if block is None:
-        return list(blocks)
-    names = [item.name for item in blocks]
+        return len(blocks)
     target = aliases.get(block, block)
-    if target not in names:
-        raise SettingsError(unknown_choice(f"block of backbone '{name}'", block, [*names, *aliases]))
-    return list(blocks[: names.index(target) + 1])
+    if target not in blocks:
+        raise unknown_block(name, block, [*blocks, *aliases])
+    return blocks.index(target) + 1
 
 
 def _keep_only(module: nn.Module, parts: set[str], prefix: str = "") -> None:

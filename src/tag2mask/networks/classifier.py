@@ -6,6 +6,7 @@ from torch import Tensor, nn
 from tag2mask.base.versions import Code
 from tag2mask.networks.backbones import Backbone
 from tag2mask.networks.heads import initialise
+from tag2mask.networks.trunks import Trunks
 
 CODE = Code("classifier")
 
@@ -43,14 +44,14 @@ class Classifier(nn.Module):
     """Backbone, one score map per class, global average pooling.
 
     Args:
-        backbone: gives the features.
+        backbone: gives the features; several networks side by side for one.
         classes: number of foreground classes C.
         dropout: probability while training, on the pooled features or after a block's hidden layers.
         width: hidden channels of the block that gives the score maps (`ClassifierBlock`); 0 takes a 1x1 convolution
             without bias.
     """
 
-    def __init__(self, backbone: Backbone, classes: int, *, dropout: float = 0.0, width: int = 0) -> None:
+    def __init__(self, backbone: Backbone | Trunks, classes: int, *, dropout: float = 0.0, width: int = 0) -> None:
         super().__init__()
         self.backbone = backbone
         self.width = width
@@ -69,15 +70,20 @@ class Classifier(nn.Module):
         """
         return self.scores(self.backbone(images))
 
-    def scores(self, features: Tensor) -> Tensor:
+    def scores(self, features: Tensor, inside: Tensor | None = None) -> Tensor:
         """Scores (logits) from the backbone's features: the mean of the score maps.
 
-        Shapes: (N, channels, h, w) -> (N, C).
+        Args:
+            features: (N, channels, h, w).
+            inside: the cells that count, bool (N, h, w); all by default.
+
+        Returns:
+            (N, C).
         """
         if self.width:
-            return pooled(self.head(features))
+            return pooled(self.head(features), inside)
         # The convolution is linear, so that pooling first gives the same scores at a fraction of the work.
-        scores: Tensor = self.head(self.dropout(features.mean((2, 3), keepdim=True))).flatten(1)
+        scores: Tensor = self.head(self.dropout(pooled(features, inside)[:, :, None, None])).flatten(1)
         return scores
 
     def score_maps(self, images: Tensor) -> Tensor:
@@ -98,9 +104,17 @@ class Classifier(nn.Module):
         return self.forward(images).sigmoid()
 
 
-def pooled(maps: Tensor) -> Tensor:
-    """Global average pooling of score maps.
+def pooled(maps: Tensor, inside: Tensor | None = None) -> Tensor:
+    """Global average pooling.
 
-    Shapes: (N, C, h, w) -> (N, C).
+    Args:
+        maps: (N, C, h, w).
+        inside: the cells that count, bool (N, h, w); all by default.
+
+    Returns:
+        (N, C).
     """
-    return maps.mean((2, 3))
+    if inside is None:
+        return maps.mean((2, 3))
+    weights = inside[:, None].to(maps.dtype)
+    return (maps * weights).sum((2, 3)) / weights.sum((2, 3)).clamp(min=1)

@@ -6,10 +6,10 @@ Three kinds share one face, `Backbone`: chains of convolutional blocks (`ChainBa
 """
 
 from bisect import bisect_left
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from operator import attrgetter
-from typing import Any, Literal, Self, get_args
+from typing import Any, Literal, NamedTuple, Self, get_args
 
 import torch
 import torch.nn.functional as F
@@ -44,6 +44,18 @@ class Block:
     parts: tuple[str, ...]
 
 
+class Shape(NamedTuple):
+    """What features after a block look like.
+
+    Attributes:
+        channels: of the features.
+        stride: pixels of the image per cell.
+    """
+
+    channels: int
+    stride: int
+
+
 @dataclass(frozen=True)
 class BackboneIdentity:
     """What a backbone knows about its origin.
@@ -61,6 +73,18 @@ class BackboneIdentity:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     weights: WeightsInfo
+
+
+def unknown_block(name: str, block: str, choices: Iterable[str]) -> SettingsError:
+    """The error that tells a block which the backbone of this name does not have."""
+    return SettingsError(unknown_choice(f"block of backbone '{name}'", block, choices))
+
+
+def not_cacheable(name: str) -> SettingsError:
+    """The error that tells that features of the backbone of this name cannot be kept at a block."""
+    return SettingsError(
+        f"features of '{name}' cannot be cached at a block; the families EfficientNet, ResNet, ResNet38 and VGG can"
+    )
 
 
 class Backbone(nn.Module):
@@ -111,7 +135,7 @@ class Backbone(nn.Module):
         self._aliases = {alias: target for alias, target in (aliases or {}).items() if target in self.blocks}
         self.block = self.blocks[-1]
         self._frozen = 0
-        self._shapes = self._measure()
+        self._shapes = self.measure(network, self._blocks)
         self._fold()
         self.channels = self.channels_of(self.block)
         self.stride = self.stride_of(self.block)
@@ -222,14 +246,20 @@ class Backbone(nn.Module):
 
     def channels_of(self, block: str) -> int:
         """Channels of the features after a block."""
-        return self._shapes[self._position(block)][0]
+        return self._shapes[self._position(block)].channels
 
     def stride_of(self, block: str) -> int:
         """Pixels of the image per cell of the features after a block."""
-        return self._shapes[self._position(block)][1]
+        return self._shapes[self._position(block)].stride
 
-    def _measure(self) -> list[tuple[int, int]]:
-        """Channels and stride of each block."""
+    @staticmethod
+    def measure(network: nn.Module, blocks: Sequence[Block]) -> list[Shape]:
+        """Channels and stride of each block; values play no part, so that a network on the device ``meta`` will do.
+
+        Args:
+            network: as a backbone is built around it.
+            blocks: its blocks, the first of them at least.
+        """
         raise NotImplementedError
 
     def _fold(self) -> None:
@@ -242,7 +272,7 @@ class Backbone(nn.Module):
     def _position(self, block: str) -> int:
         name = self._aliases.get(block, block)
         if name not in self.blocks:
-            raise SettingsError(unknown_choice(f"block of backbone '{self.name}'", block, self.blocks))
+            raise unknown_block(self.name, block, self.blocks)
         return self.blocks.index(name)
 
     def _batch_norms(self) -> Iterator[nn.Module]:
@@ -269,10 +299,7 @@ class Backbone(nn.Module):
         return state
 
     def _not_cacheable(self) -> SettingsError:
-        return SettingsError(
-            f"features of '{self.name}' cannot be cached at a block; the families EfficientNet, ResNet, ResNet38 and "
-            "VGG can"
-        )
+        return not_cacheable(self.name)
 
 
 class ChainBackbone(Backbone):
@@ -295,15 +322,18 @@ class ChainBackbone(Backbone):
         fold_batch_norms(self.network, lambda: self(probe))
         self.train()
 
-    def _measure(self) -> list[tuple[int, int]]:
-        self.eval()
+    @staticmethod
+    def measure(network: nn.Module, blocks: Sequence[Block]) -> list[Shape]:
+        # batch norms would otherwise take their statistics from the probe
+        network.eval()
         shapes = []
         with torch.no_grad():
-            state = torch.zeros(1, 3, _PROBE_SIZE, _PROBE_SIZE)
-            for index in range(len(self.blocks)):
-                state = self._run_block(index, state)
-                shapes.append((state.shape[1], _PROBE_SIZE // state.shape[2]))
-        self.train()
+            state = torch.zeros(1, 3, _PROBE_SIZE, _PROBE_SIZE, device=next(network.parameters()).device)
+            for block in blocks:
+                for part in block.parts:
+                    state = network.get_submodule(part)(state)
+                shapes.append(Shape(state.shape[1], _PROBE_SIZE // state.shape[2]))
+        network.train()
         return shapes
 
 
@@ -417,8 +447,9 @@ class VitBackbone(Backbone):
         grid = F.interpolate(grid, size=(rows, columns), mode="bicubic", align_corners=False, antialias=False)
         return torch.cat([network.pos_embed[:, :prefix], grid.flatten(2).transpose(1, 2)], dim=1)
 
-    def _measure(self) -> list[tuple[int, int]]:
-        return [(self._network.embed_dim, self._network.patch_embed.patch_size[0])] * len(self.blocks)
+    @staticmethod
+    def measure(network: Any, blocks: Sequence[Block]) -> list[Shape]:
+        return [Shape(network.embed_dim, network.patch_embed.patch_size[0])] * len(blocks)
 
 
 class StagedBackbone(Backbone):
@@ -431,7 +462,8 @@ class StagedBackbone(Backbone):
         network: model with timm's ``forward_intermediates`` and ``feature_info``.
         blocks: timm's feature stages up to the one to read, each with its module as its only part.
         identity: where the network comes from.
-        train_norm_affine: see `Backbone`.
+        aliases: see `Backbone`.
+        train_norm_affine: likewise.
     """
 
     def __init__(
@@ -440,9 +472,11 @@ class StagedBackbone(Backbone):
         blocks: Sequence[Block],
         identity: BackboneIdentity,
         *,
+        aliases: Mapping[str, str] | None = None,
         train_norm_affine: bool = False,
     ) -> None:
-        super().__init__(network, _owned_parameters(network, blocks), identity, train_norm_affine=train_norm_affine)
+        owned = _owned_parameters(network, blocks)
+        super().__init__(network, owned, identity, aliases=aliases, train_norm_affine=train_norm_affine)
 
     def forward(self, images: Tensor) -> Tensor:
         return self.features_at(images, [self.block])[0]
@@ -465,9 +499,9 @@ class StagedBackbone(Backbone):
             for position, stride in zip(positions, strides, strict=True)
         ]
 
-    def _measure(self) -> list[tuple[int, int]]:
-        network: Any = self.network
-        return [(stage["num_chs"], stage["reduction"]) for stage in list(network.feature_info)[: len(self.blocks)]]
+    @staticmethod
+    def measure(network: Any, blocks: Sequence[Block]) -> list[Shape]:
+        return [Shape(stage["num_chs"], stage["reduction"]) for stage in list(network.feature_info)[: len(blocks)]]
 
 
 def _owned_parameters(network: nn.Module, blocks: Sequence[Block]) -> list[Block]:

@@ -3,16 +3,19 @@
 import dataclasses
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor
+from torchvision.transforms.v2 import functional as transforms
 
 from tag2mask.base.versions import Code
+from tag2mask.data.resizing import resize_scores
 from tag2mask.data.view import IMAGE, to_view, whole_view
 from tag2mask.errors import SettingsError, unknown_choice
 from tag2mask.networks.backbones import Backbone
-from tag2mask.networks.segmenter import Segmenter, resize_scores
+from tag2mask.networks.segmenter import Segmenter
+from tag2mask.networks.trunks import Trunks
 
 CODE = Code("inference")
 
@@ -24,7 +27,8 @@ class ScaleSettings:
     """The sizes a photograph is shown to a network in.
 
     Args:
-        long_side: long side in pixels at scale 1; 0 takes the photograph's own size.
+        long_side: long side in pixels at scale 1; 0 takes the photograph's own size. Several networks side by side have
+            sizes of their own instead.
         scales: factors of that size.
         mirror: show the mirror image too.
         stretch: drop the aspect: every scale is a square of long_side times the scale.
@@ -66,18 +70,32 @@ class InferenceSettings(ScaleSettings):
             raise SettingsError(f"max_pixels: {self.max_pixels} must be above 0")
 
 
-def normalise(image: Tensor, backbone: Backbone) -> Tensor:
+class Normalisation(Protocol):
+    """What knows how images in [0, 1] are normalised for pretrained weights: a backbone, or its facts."""
+
+    @property
+    def mean(self) -> tuple[float, ...]:
+        """Of each channel."""
+
+    @property
+    def std(self) -> tuple[float, ...]:
+        """Likewise."""
+
+
+def normalise(image: Tensor, backbone: Normalisation) -> Tensor:
     """Pixels in 0..255 to what the backbone's pretrained weights expect.
 
     Shapes: (..., 3, H, W) -> the same, float32.
     """
-    return backbone.normalise(image.float() / 255)
+    return transforms.normalize(image.float() / 255, list(backbone.mean), list(backbone.std))
 
 
 def photograph_scales(
-    image: Tensor, backbone: Backbone, settings: ScaleSettings, device: torch.device
-) -> Iterator[Tensor]:
+    image: Tensor, backbone: Backbone | Trunks, settings: ScaleSettings, device: torch.device
+) -> Iterator[Any]:
     """The photograph at every scale, with its mirror image as a second item of the batch.
+
+    Several networks side by side (`Trunks`) see it at their own long sides, times the scale.
 
     A batch holds nothing but one photograph at one scale: what else is in a batch can change the bits of a convolution.
 
@@ -88,8 +106,13 @@ def photograph_scales(
         device: where the network is.
 
     Yields:
-        normalised images, (1 or 2, 3, h, w).
+        normalised images, (1 or 2, 3, h, w); a tuple of them for `Trunks`, one for each network.
     """
+    if isinstance(backbone, Trunks):
+        for scale in settings.scales:
+            shown = [part.to(device) for part in backbone.views(image, scale)]
+            yield tuple(torch.cat([part, part.flip(3)]) if settings.mirror else part for part in shown)
+        return
     size = (image.shape[-2], image.shape[-1])
     base = settings.long_side or max(size)
     for scale in settings.scales:

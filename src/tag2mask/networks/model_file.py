@@ -12,10 +12,11 @@ from safetensors.torch import load_file
 from tag2mask.base.settings import canonical
 from tag2mask.errors import SettingsError, WeightsError
 from tag2mask.networks.affinity_net import AffinityNet
-from tag2mask.networks.backbones import create_backbone
+from tag2mask.networks.backbones import Backbone, create_backbone
 from tag2mask.networks.classifier import Classifier
 from tag2mask.networks.segmenter import HeadSettings, Segmenter
 from tag2mask.networks.tensor_file import read_tensor_header, reason, write_tensor_file
+from tag2mask.networks.trunks import Trunks
 
 FORMAT = "tag2mask-model"
 VERSION = 1
@@ -31,7 +32,8 @@ class ModelHeader:
     Args:
         kind: "classifier", "segmenter" or "affinity".
         classes: names of the foreground classes.
-        backbone: timm's name, output stride and block of the features.
+        backbone: timm's name, output stride and block of the features; of several networks side by side "trunks", a
+            list of these with the long side that each sees.
         head: settings of the segmentation head, or an AffinityNet's blocks, widths and grid stride; of a classifier the
             width of its block, empty without one.
         inference: how the model is meant to be used on an image (scales and so on).
@@ -120,15 +122,31 @@ def load_model(
 
 
 def _build(header: ModelHeader, output_stride: int | None) -> Network:
-    backbone = create_backbone(
-        header.backbone["name"],
-        output_stride=output_stride or header.backbone["output_stride"],
-        block=header.backbone["block"],
-        weights="none",
-    )
+    if "trunks" in header.backbone:
+        return _build_on_trunks(header, header.backbone["trunks"])
+    backbone = _backbone(header.backbone, output_stride)
     if header.kind == "classifier":
         return Classifier(backbone, len(header.classes), **header.head)
     if header.kind == "affinity":
         return AffinityNet(backbone, **header.head)
-    settings = header.head | {"dilations": tuple(header.head["dilations"])}
-    return Segmenter(backbone, len(header.classes) + 1, HeadSettings(**settings))
+    return Segmenter(backbone, len(header.classes) + 1, _head(header))
+
+
+def _build_on_trunks(header: ModelHeader, parts: list[dict[str, Any]]) -> Network:
+    trunks = Trunks([_backbone(part) for part in parts], [part["long_side"] for part in parts])
+    if header.kind == "classifier":
+        return Classifier(trunks, len(header.classes), **header.head)
+    return Segmenter(trunks, len(header.classes) + 1, _head(header))
+
+
+def _backbone(architecture: dict[str, Any], output_stride: int | None = None) -> Backbone:
+    return create_backbone(
+        architecture["name"],
+        output_stride=output_stride or architecture["output_stride"],
+        block=architecture["block"],
+        weights="none",
+    )
+
+
+def _head(header: ModelHeader) -> HeadSettings:
+    return HeadSettings(**header.head | {"dilations": tuple(header.head["dilations"])})

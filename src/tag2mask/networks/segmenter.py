@@ -1,15 +1,15 @@
 """The segmentation network: a backbone with a DeepLab head."""
 
 from dataclasses import dataclass, field
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tag2mask.base.settings import LATER
 from tag2mask.errors import SettingsError, unknown_choice
 from tag2mask.networks.backbones import Backbone
 from tag2mask.networks.heads import ASPP, Dilated, LargeFOV
+from tag2mask.networks.trunks import Trunks
 
 HEADS = ("largefov", "aspp", "dilated")
 
@@ -79,22 +79,23 @@ class Segmenter(nn.Module):
     """Backbone and head.
 
     Args:
-        backbone: gives the features.
+        backbone: gives the features; several networks side by side for one.
         classes: number of scores, background included.
         head: the head's settings.
     """
 
-    def __init__(self, backbone: Backbone, classes: int, head: HeadSettings) -> None:
+    def __init__(self, backbone: Backbone | Trunks, classes: int, head: HeadSettings) -> None:
         super().__init__()
         self.backbone = backbone
         self.classes = classes
         self.head: nn.Module = make_head(backbone.channels, classes, head)
 
-    def forward(self, inputs: Tensor, *, after: str | None = None) -> Tensor:
+    def forward(self, inputs: Any, *, after: str | None = None) -> Tensor:
         """Scores (logits) on the backbone's grid.
 
         Args:
-            inputs: normalised images (N, 3, H, W); features of block `after` when that is given.
+            inputs: normalised images (N, 3, H, W), a tuple of them for several networks; features of block `after` when
+                that is given.
             after: the block whose features the inputs are.
 
         Returns:
@@ -104,7 +105,7 @@ class Segmenter(nn.Module):
         scores: Tensor = self.head(features)
         return scores
 
-    def levels(self, inputs: Tensor, *, after: str | None = None, early: str | None = None) -> Levels:
+    def levels(self, inputs: Any, *, after: str | None = None, early: str | None = None) -> Levels:
         """Features, hidden layer and scores in one pass; SSDD's difference networks read all of them.
 
         Args:
@@ -128,21 +129,3 @@ class Segmenter(nn.Module):
     def head_parameters(self) -> list[nn.Parameter]:
         """Parameters that start from nothing."""
         return list(self.head.parameters())
-
-
-def resize_scores(scores: Tensor, size: tuple[int, int]) -> Tensor:
-    """Bilinear resizing of maps whose cells tile the image (align_corners False).
-
-    Shapes: (N, C, h, w) -> (N, C, *size).
-    """
-    return F.interpolate(scores, size=size, mode="bilinear", align_corners=False)
-
-
-def to_grid(features: Tensor, size: tuple[int, int]) -> Tensor:
-    """Features on a grid of another size: averaged over its cells where it is coarser, bilinear where it is finer.
-
-    Shapes: (N, C, h, w) -> (N, C, *size).
-    """
-    if features.shape[2] >= size[0] and features.shape[3] >= size[1]:
-        return F.adaptive_avg_pool2d(features, size)
-    return resize_scores(features, size)

@@ -4,6 +4,7 @@ from torch import Tensor, nn
 
 from tag2mask.networks.backbones import Backbone
 from tag2mask.networks.classifier import Classifier
+from tag2mask.networks.trunks import single
 
 
 class CamBranch(nn.Module):
@@ -26,7 +27,7 @@ class CamBranch(nn.Module):
         self.classifier = classifier
         self.after = None if classifier.backbone is trunk else trunk.block
         if self.after is not None:
-            classifier.backbone.freeze(self.after)
+            single(classifier.backbone).freeze(self.after)
 
     def features(self, features: Tensor) -> Tensor:
         """What the classifier's head reads, from the trunk's features: (N, channels, h, w) -> (N, channels', h, w)."""

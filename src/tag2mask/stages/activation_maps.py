@@ -12,6 +12,7 @@ from torch import Tensor
 
 from tag2mask.base.text import percent
 from tag2mask.data.layers import HeatMap, MapLayer
+from tag2mask.data.resizing import resize_scores
 from tag2mask.data.samples import Sample
 from tag2mask.engine.environment import Environment, SplitName
 from tag2mask.engine.stage import Accumulator, Estimate, PerImageStage, ReduceStage
@@ -22,9 +23,7 @@ from tag2mask.evaluation.segmentation import ThresholdCurve
 from tag2mask.evidence.cam import merge_score_maps
 from tag2mask.networks.backbones import check_backbone
 from tag2mask.networks.inference import ScaleSettings, photograph_scales
-from tag2mask.networks.segmenter import resize_scores
 from tag2mask.stages.labels import read_truth
-from tag2mask.stages.timing import seconds_per_image
 from tag2mask.stages.train_classifier import TrainClassifier
 from tag2mask.stages.views import load_photograph
 
@@ -89,13 +88,16 @@ class MakeActivationMaps(PerImageStage):
         super().__init__(settings, split, classifier=classifier)
         self.classifier = classifier
         # Told now, not after the classifier's training.
-        check_backbone(classifier.settings.backbone.name, self._stride())
+        if not classifier.settings.trunks:
+            check_backbone(classifier.settings.backbone.name, self._stride())
+        elif settings.output_stride:
+            raise SettingsError("cams.output_stride: networks of classifier.trunks have their own; leave it 0")
 
     def _stride(self) -> int:
         return self.settings.output_stride or self.classifier.settings.backbone.output_stride
 
     def open(self, env: Environment) -> Callable[[Sample], bytes]:
-        network = self.classifier.load(env, output_stride=self._stride())
+        network = self.classifier.load(env, output_stride=None if self.classifier.settings.trunks else self._stride())
         settings, runtime = self.settings, env.runtime
 
         @torch.no_grad()
@@ -148,9 +150,8 @@ class MakeActivationMaps(PerImageStage):
         return shown
 
     def estimate(self, env: Environment) -> Estimate:
-        seconds = seconds_per_image(
-            self.classifier.settings.backbone, self.settings.inference, env, output_stride=self._stride()
-        )
+        trunk = self.classifier.settings.trunk
+        seconds = trunk.seconds(self.settings.inference, env, output_stride=self._stride())
         count = len(self.samples(env))
         return Estimate(seconds * count, 15e3 * count)
 
@@ -201,7 +202,7 @@ class _Curve:
         }
 
 
-class ScoreActivationMaps(ReduceStage):
+class EvaluateActivationMaps(ReduceStage):
     """Mean IoU of thresholded CAMs against the true masks, at many thresholds: reported, never used."""
 
     name = "cam_curve"
@@ -244,6 +245,6 @@ class ScoreActivationMaps(ReduceStage):
         return Estimate(0.01 * len(self.samples(env)), 1e4)
 
 
-def score_activation_maps(cams: MakeActivationMaps) -> ScoreActivationMaps:
+def evaluate_activation_maps(cams: MakeActivationMaps) -> EvaluateActivationMaps:
     """The threshold curve of CAMs."""
-    return ScoreActivationMaps(cams, ThresholdCurveSettings())
+    return EvaluateActivationMaps(cams, ThresholdCurveSettings())

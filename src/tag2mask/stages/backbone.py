@@ -1,6 +1,5 @@
 """The backbone of a stage's network, as settings."""
 
-import dataclasses
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
@@ -11,6 +10,7 @@ from tag2mask.base.settings import FINGERPRINT_AS
 from tag2mask.engine.seeding import derived_seed
 from tag2mask.engine.system import ParameterGroup
 from tag2mask.errors import SettingsError, unknown_choice
+from tag2mask.networks.backbone_facts import BackboneFacts, backbone_facts
 from tag2mask.networks.backbones import Backbone, check_backbone, create_backbone
 from tag2mask.networks.weights import WEIGHT_SOURCES, WeightsInfo, resolve_weights
 
@@ -18,7 +18,7 @@ Start = Literal["classifier", "pretrained"]
 """Whose backbone a part's network starts from: the classifier's, as in the paper, or the one classifiers start from."""
 
 
-def _kind_of_weights(weights: str) -> str:
+def kind_of_weights(weights: str) -> str:
     """What a fingerprint has beside `BackboneSettings.identity`: a file counts by its content, not by its path."""
     return weights if weights in WEIGHT_SOURCES else "path"
 
@@ -38,7 +38,7 @@ class BackboneSettings:
     name: str = "tf_efficientnet_lite0"
     output_stride: int = 16
     block: str = ""
-    weights: str = field(default="auto", metadata={FINGERPRINT_AS: _kind_of_weights})
+    weights: str = field(default="auto", metadata={FINGERPRINT_AS: kind_of_weights})
     frozen_until: str = ""
 
     def __post_init__(self) -> None:
@@ -53,9 +53,20 @@ class BackboneSettings:
         Raises:
             SettingsError: `block` or `frozen_until` is no block of the backbone, or its features cannot be kept.
         """
-        backbone = dataclasses.replace(self, weights="none").create(0)
-        if cached and not backbone.cacheable:
+        facts = self.facts
+        if self.frozen_until:
+            facts.position(self.frozen_until)
+        if cached and not facts.cacheable:
             raise SettingsError(f"segmenter.cache_features: features of '{self.name}' cannot be kept at a block")
+
+    @property
+    def facts(self) -> BackboneFacts:
+        """Blocks, shapes and normalisation, without a network or weights.
+
+        Raises:
+            SettingsError: the backbone has no such `block`.
+        """
+        return backbone_facts(self.name, self.output_stride, self.block or None)
 
     def create(self, seed: int) -> Backbone:
         """The backbone with its weights, early blocks frozen.
@@ -93,7 +104,7 @@ class BackboneSettings:
         return self.info().identity
 
 
-def backbone_and_head(backbone: Backbone, head: list[nn.Parameter], head_multiplier: float) -> list[ParameterGroup]:
+def backbone_and_head(backbone: nn.Module, head: list[nn.Parameter], head_multiplier: float) -> list[ParameterGroup]:
     """Two groups: what of the backbone is trained, at the base rate, and new layers at a multiple of it."""
     trained = [parameter for parameter in backbone.parameters() if parameter.requires_grad]
     return [ParameterGroup(trained), ParameterGroup(head, head_multiplier)]
@@ -109,12 +120,14 @@ def check_start(setting: str, start: str) -> None:
         raise SettingsError(unknown_choice(setting, start, get_args(Start)))
 
 
-def take_weights(backbone: Backbone, trained: Backbone) -> None:
+def take_weights(backbone: nn.Module, trained: nn.Module) -> None:
     """Gives a backbone the weights of another that has at least its blocks.
 
     Raises:
         SettingsError: they are different networks, or the other one ends at an earlier block.
     """
+    if not isinstance(backbone, Backbone) or not isinstance(trained, Backbone):
+        raise SettingsError("trunks: several frozen networks neither go on from a classifier's backbone nor lend one")
     weights = trained.state_dict()
     missing = backbone.state_dict().keys() - weights.keys()
     if backbone.name.partition(".")[0] != trained.name.partition(".")[0] or missing:

@@ -13,16 +13,16 @@ from torch import Tensor
 
 from tag2mask.base.versions import Code
 from tag2mask.data.layers import HeatMap, MapLayer
+from tag2mask.data.resizing import resize_scores
 from tag2mask.engine.environment import Environment
 from tag2mask.engine.stage import PerImageStage
 from tag2mask.engine.workspace import reading_artifact
-from tag2mask.networks.segmenter import resize_scores
 
 CODE = Code("class maps")
 
 
 @dataclass(frozen=True)
-class LabelScores:
+class ClassMaps:
     """Scores of one photograph.
 
     Args:
@@ -83,10 +83,10 @@ class MapsFile(PerImageStage):
             yield content
 
 
-class ScoreStage(MapsFile):
+class ClassMapStage(MapsFile):
     """Makes scores of background and a photograph's tagged classes, maps that sum to 1 in every cell."""
 
-    def load(self, env: Environment, image_id: str) -> LabelScores:
+    def load(self, env: Environment, image_id: str) -> ClassMaps:
         """Scores of one photograph.
 
         Raises:
@@ -95,7 +95,7 @@ class ScoreStage(MapsFile):
         with self._content(env, image_id) as content:
             height, width = content["size"].tolist()
             maps = torch.from_numpy(content["maps"].astype(np.float32))
-            return LabelScores(tuple(content["class_ids"].tolist()), maps, (height, width))
+            return ClassMaps(tuple(content["class_ids"].tolist()), maps, (height, width))
 
     def layers(self, env: Environment, image_id: str) -> dict[str, MapLayer]:
         """The largest of the tagged classes' maps and, where there are several, each by its class."""

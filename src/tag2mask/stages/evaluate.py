@@ -10,7 +10,7 @@ from tag2mask.engine.environment import Environment
 from tag2mask.engine.stage import Accumulator, Estimate, ReduceStage
 from tag2mask.evaluation.segmentation import ConfusionMatrix
 from tag2mask.stages.labels import LabelStage, read_truth
-from tag2mask.stages.saliency_maps import saliency_source
+from tag2mask.stages.saliency_used import saliency_source
 
 _CONFUSION, _PER_IMAGE = "confusion", "per_image"
 

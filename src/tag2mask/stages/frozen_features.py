@@ -8,13 +8,13 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor
 
+from tag2mask.data.resizing import to_grid
 from tag2mask.data.samples import Sample
 from tag2mask.engine.environment import Environment
 from tag2mask.engine.stage import Estimate, PerImageStage
 from tag2mask.engine.workspace import reading_artifact
 from tag2mask.networks.backbones import Backbone
 from tag2mask.networks.inference import ScaleSettings
-from tag2mask.networks.segmenter import to_grid
 from tag2mask.stages.backbone import BackboneSettings, take_weights
 from tag2mask.stages.timing import seconds_per_image
 from tag2mask.stages.train_classifier import TrainClassifier
@@ -93,10 +93,9 @@ class FrozenFeatures(PerImageStage):
 
     def shape(self, env: Environment) -> tuple[int, int, int]:
         """(channels, h, w) of the features of one photograph."""
-        backbone = self.settings.backbone.create(env.runtime.seed)
-        block = self.settings.backbone.frozen_until
-        side = -(-self.settings.views.crop // backbone.stride_of(block))
-        return backbone.channels_of(block), side, side
+        facts, block = self.settings.backbone.facts, self.settings.backbone.frozen_until
+        side = -(-self.settings.views.crop // facts.stride_of(block))
+        return facts.channels_of(block), side, side
 
     def estimate(self, env: Environment) -> Estimate:
         backbone = self.settings.backbone
@@ -128,12 +127,11 @@ class EarlyFeatures(FrozenFeatures):
     settings: EarlyFeatureSettings
 
     def read(self, backbone: Backbone, images: Tensor) -> Tensor:
-        _, height, width = self._shape_of(backbone)
-        return to_grid(backbone.encode(images, self.settings.early), (height, width))
+        return to_grid(backbone.encode(images, self.settings.early), (self._side, self._side))
 
     def shape(self, env: Environment) -> tuple[int, int, int]:
-        return self._shape_of(self.settings.backbone.create(env.runtime.seed))
+        return self.settings.backbone.facts.channels_of(self.settings.early), self._side, self._side
 
-    def _shape_of(self, backbone: Backbone) -> tuple[int, int, int]:
-        side = -(-self.settings.views.crop // self.settings.stride)
-        return backbone.channels_of(self.settings.early), side, side
+    @property
+    def _side(self) -> int:
+        return -(-self.settings.views.crop // self.settings.stride)

@@ -1,10 +1,7 @@
 """How much the classifier's scores depend on each place of a photograph: SEC's saliency, learnt from tags alone."""
 
-import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
-
-import torch
 
 from tag2mask.data.samples import Sample
 from tag2mask.engine.environment import Environment, SplitName
@@ -12,9 +9,9 @@ from tag2mask.engine.stage import Estimate
 from tag2mask.errors import SettingsError
 from tag2mask.evidence.gradient import gradient_saliency
 from tag2mask.networks.inference import ScaleSettings, photograph_scales
-from tag2mask.stages.saliency_maps import UnitMapStage, encode_unit_map
 from tag2mask.stages.timing import seconds_per_image
 from tag2mask.stages.train_classifier import TrainClassifier
+from tag2mask.stages.unit_maps import UnitMapStage, encode_unit_map
 from tag2mask.stages.views import load_photograph
 
 _FORWARD_AND_BACKWARD = 3.0  # times a forward pass, roughly
@@ -57,9 +54,7 @@ class MakeGradientMaps(UnitMapStage):
         super().__init__(settings, split, classifier=classifier)
         self.classifier = classifier
         # A misspelt block or a kind of backbone that has no gradient at one is told now, not after the training.
-        backbone = dataclasses.replace(classifier.settings.backbone, weights="none").create(0).eval()
-        with torch.no_grad():
-            backbone.encode(torch.zeros(1, 3, 64, 64), settings.block)
+        classifier.backbone.facts.check_cacheable(settings.block)
 
     def open(self, env: Environment) -> Callable[[Sample], bytes]:
         network, settings, runtime = self.classifier.load(env), self.settings, env.runtime
@@ -74,7 +69,7 @@ class MakeGradientMaps(UnitMapStage):
         return make
 
     def estimate(self, env: Environment) -> Estimate:
-        backbone = self.classifier.settings.backbone
+        backbone = self.classifier.backbone
         scales = ScaleSettings(long_side=self.settings.long_side, mirror=False)
         seconds = seconds_per_image(backbone, scales, env, output_stride=backbone.output_stride)
         count = len(self.samples(env))

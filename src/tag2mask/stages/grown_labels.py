@@ -9,7 +9,6 @@ from tag2mask.engine.stage import Estimate
 from tag2mask.networks.inference import ScaleSettings
 from tag2mask.stages.labels import LabelStage, encode_labels
 from tag2mask.stages.segmenter_training import SegmenterTraining
-from tag2mask.stages.timing import seconds_per_image
 
 
 @dataclass(frozen=True)
@@ -35,7 +34,7 @@ class GrownLabels(LabelStage):
     def estimate(self, env: Environment) -> Estimate:
         settings = self.segmenter.settings
         scales = ScaleSettings(long_side=settings.views.crop, mirror=False)
-        seconds = seconds_per_image(settings.backbone, scales, env, output_stride=settings.backbone.output_stride)
+        seconds = settings.trunk.seconds(scales, env)
         count = len(self.samples(env))
         return Estimate(seconds * count, 3e3 * count)
 

@@ -19,7 +19,7 @@ from tag2mask.engine.stage import PerImageStage
 from tag2mask.engine.workspace import reading_artifact
 from tag2mask.errors import DataError
 from tag2mask.refine.dense_crf import label_probabilities
-from tag2mask.stages.saliency_maps import saliency_source, saliency_used
+from tag2mask.stages.saliency_used import saliency_source, saliency_used
 
 CODE = Code("masks")
 

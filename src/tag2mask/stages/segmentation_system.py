@@ -7,8 +7,9 @@ import torch
 from torch import Tensor
 
 from tag2mask.base.versions import Code
+from tag2mask.data.resizing import resize_scores, to_grid
 from tag2mask.engine.system import Batch, Losses, ParameterGroup, Position, System
-from tag2mask.networks.segmenter import Levels, Segmenter, resize_scores, to_grid
+from tag2mask.networks.segmenter import Levels, Segmenter
 from tag2mask.stages.backbone import backbone_and_head
 from tag2mask.stages.segmenter_inputs import WHOLE_IMAGE
 from tag2mask.supervision.objective import Objective

@@ -10,14 +10,18 @@ from tag2mask.base.versions import Code
 from tag2mask.data.classes import UNLABELLED
 from tag2mask.data.images import image_size
 from tag2mask.data.samples import Sample
-from tag2mask.data.view import IMAGE, LABELS, View, to_view
+from tag2mask.data.view import IMAGE, LABELS, View, tiled_view, to_view
 from tag2mask.engine.environment import Environment, Reads, SplitName
 from tag2mask.engine.stage import Stage
+from tag2mask.errors import SettingsError
+from tag2mask.networks.backbones import Backbone
+from tag2mask.networks.trunks import JOINED, Trunks
 from tag2mask.stages.frozen_features import EarlyFeatures, EarlyFeatureSettings, FrozenFeatures, FrozenFeatureSettings
 from tag2mask.stages.labels import LabelStage
 from tag2mask.stages.maps import MapStage
 from tag2mask.stages.segmenter_settings import SegmenterTrainingSettings
 from tag2mask.stages.train_classifier import TrainClassifier
+from tag2mask.stages.trunks import JoinedFeatures
 from tag2mask.stages.views import change_colours, load_photograph, view_photograph
 
 CODE = Code("segmenter inputs")
@@ -52,7 +56,6 @@ class SegmenterInputs:
         classifier: TrainClassifier | None = None,
         early: str = "",
     ) -> None:
-        settings.backbone.check(cached=settings.cache_features)
         self.settings = settings
         self.labels = labels
         self.needs = frozenset(needs)
@@ -60,6 +63,15 @@ class SegmenterInputs:
         self.early = early
         self.features: FrozenFeatures | None = None
         self.early_features: EarlyFeatures | None = None
+        self.joined: JoinedFeatures | None = None
+        if settings.trunk.parts:
+            self.joined = JoinedFeatures(settings.trunk.parts)
+            if classifier is not None or WHOLE_IMAGE in self.needs:
+                raise SettingsError(
+                    "segmenter.trunks: frozen networks are read, and this training changes or shows one"
+                )
+            return
+        settings.backbone.check(cached=settings.cache_features)
         if settings.cache_features:
             self.features = FrozenFeatures(FrozenFeatureSettings(settings.backbone, settings.views), classifier)
             if early:
@@ -85,13 +97,21 @@ class SegmenterInputs:
     @property
     def feature_stages(self) -> dict[str, Stage]:
         """The stages that kept features come from."""
+        if self.joined is not None:
+            return self.joined.stages
         kept = {"features": self.features, "early_features": self.early_features}
         return {name: stage for name, stage in kept.items() if stage is not None}
 
     @property
     def after(self) -> str | None:
         """The block whose features stand for the photograph; None where the photograph itself is read."""
+        if self.joined is not None:
+            return JOINED
         return self.settings.backbone.frozen_until if self.features else None
+
+    def network(self, env: Environment) -> Backbone | Trunks:
+        """What the head reads, with its weights."""
+        return self.joined.create(env) if self.joined else self.settings.backbone.create(env.runtime.seed)
 
     def labels_of(self, env: Environment, sample: Sample) -> Tensor:
         """Labels of a photograph at its own size, uint8 (H, W); all unlabelled where no stage makes them."""
@@ -99,9 +119,13 @@ class SegmenterInputs:
             return torch.full(image_size(sample.image), UNLABELLED, dtype=torch.uint8)
         return torch.from_numpy(self.labels.load(env, sample.id))
 
-    def whole_view(self, size: tuple[int, int]) -> View:
-        """The view of a whole photograph of (height, width) `size`, not mirrored."""
-        return self.settings.views.whole_view(size, mirror=False)
+    def whole_view(self, size: tuple[int, int], *, mirror: bool = False) -> View:
+        """The view of a whole photograph of (height, width) `size`; cells of joined features tile it."""
+        views = self.settings.views
+        if self.joined is None:
+            return views.whole_view(size, mirror=mirror)
+        cells = self.joined.cells
+        return tiled_view(size, views.crop // cells, cells, mirror=mirror, pad_to=cells)
 
     def open(self, env: Environment) -> Callable[[Sample, int], dict[str, Any]]:
         """Returns the function of (sample, epoch) that gives a training example, at a view drawn for the epoch."""
@@ -110,7 +134,10 @@ class SegmenterInputs:
 
         def example(sample: Sample, epoch: int) -> dict[str, Any]:
             labels = self.labels_of(env, sample)
-            view = views.draw((labels.shape[0], labels.shape[1]), seed=seed, epoch=epoch, image_id=sample.id)
+            size = (labels.shape[0], labels.shape[1])
+            view = views.draw(size, seed=seed, epoch=epoch, image_id=sample.id)
+            if self.joined is not None:
+                view = self.whole_view(size, mirror=view.mirror)
             return entries(sample, labels, view, epoch)
 
         return example
@@ -121,7 +148,8 @@ class SegmenterInputs:
         Without an epoch colours stay as they are.
         """
         settings, seed, stride = self.settings, env.runtime.seed, self.settings.label_stride
-        backbone = settings.backbone.create(env.runtime.seed)
+        facts = settings.trunk.networks[0].facts
+        joined = self.joined.open(env) if self.joined else None
 
         def entries(sample: Sample, labels: Tensor, view: View, epoch: int | None) -> dict[str, Any]:
             found: dict[str, Any] = {"labels": to_view(labels, view, LABELS, stride=stride)}
@@ -136,17 +164,19 @@ class SegmenterInputs:
                 found[INSIDE] = to_view(torch.ones_like(labels), view, LABELS, stride=stride, fill=0).bool()
             if self.features is not None:
                 found["features"] = self.features.load(env, sample.id, mirror=view.mirror)
-            if self.features is not None and not self.needs & {IMAGE_ON_GRID, WHOLE_IMAGE}:
+            if joined is not None:
+                found["features"] = joined(sample, (labels.shape[0], labels.shape[1]), view.mirror)["features"]
+            if self.after is not None and not self.needs & {IMAGE_ON_GRID, WHOLE_IMAGE}:
                 return found
             image = load_photograph(sample)
             if IMAGE_ON_GRID in self.needs:
-                fill = [255 * value for value in backbone.mean]
+                fill = [255 * value for value in facts.mean]
                 on_grid = to_view(image, view, IMAGE, stride=stride, fill=fill)
                 found[IMAGE_ON_GRID] = on_grid.round().to(torch.uint8)
-            if self.features is None or WHOLE_IMAGE in self.needs:
+            if self.after is None or WHOLE_IMAGE in self.needs:
                 if epoch is not None:
                     image = change_colours(image, settings.views.colour, seed=seed, epoch=epoch, image_id=sample.id)
-                found[WHOLE_IMAGE] = view_photograph(image, view, backbone)
+                found[WHOLE_IMAGE] = view_photograph(image, view, facts)
             return found
 
         return entries
@@ -158,7 +188,9 @@ class SegmenterInputs:
         example = {"labels": torch.zeros(side, side, dtype=torch.uint8)}
         if self.features is not None:
             example["features"] = torch.zeros(self.features.shape(env))
-        if self.features is None or WHOLE_IMAGE in self.needs:
+        if self.joined is not None:
+            example["features"] = self.joined.example()["features"]
+        if self.after is None or WHOLE_IMAGE in self.needs:
             example[WHOLE_IMAGE] = torch.zeros(3, crop, crop)
         if self.early_features is not None:
             example["early"] = torch.zeros(self.early_features.shape(env))

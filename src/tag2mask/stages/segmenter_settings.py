@@ -9,6 +9,7 @@ from tag2mask.engine.training import TrainingSettings
 from tag2mask.errors import SettingsError, unknown_choice
 from tag2mask.networks.segmenter import HeadSettings
 from tag2mask.stages.backbone import BackboneSettings
+from tag2mask.stages.trunks import Trunk, TrunkSettings, check_trunks
 from tag2mask.stages.views import ViewSettings
 from tag2mask.supervision.objective import OBJECTIVES
 
@@ -46,6 +47,11 @@ class SegmenterTrainingSettings:
             )
         if self.cache_features and self.views.colour:
             raise SettingsError("segmenter.cache_features: goes with segmenter.views.colour 0 only")
+
+    @property
+    def trunk(self) -> Trunk:
+        """What the head reads."""
+        return Trunk(self.backbone)
 
 
 @dataclass(frozen=True)
@@ -85,14 +91,31 @@ class SegmenterSettings(ScaledSegmenterSettings):
         training: optimiser and length.
         scales: every crop is shown in these sizes, losses are summed over them; labels grow on the first.
         loss: "cross_entropy", "balanced_seed" (DSRG) or "seed" (SEC).
+        trunks: several frozen networks that the head reads side by side, in place of `backbone`; their features are
+            computed once. Needs `views.whole`; empty for the one backbone.
     """
 
     loss: str = "cross_entropy"
+    trunks: tuple[TrunkSettings, ...] = field(default=(), metadata=LATER)
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        views = self.views
+        check_trunks(
+            "segmenter", self.trunks, crop=views.crop, without_chance=views.without_chance, colour=views.colour
+        )
+        if self.trunks and self.views.stretch:
+            raise SettingsError("segmenter.trunks: photographs keep their aspect; views.stretch is not for them")
+        if self.trunks and len(self.scales) > 1:
+            raise SettingsError("segmenter.trunks: features are kept at one scale, segmenter.scales has more")
+        if self.trunks and self.cache_features:
+            raise SettingsError("segmenter.trunks: their features are kept by themselves; leave cache_features false")
         if self.loss not in OBJECTIVES:
             raise SettingsError(unknown_choice("segmenter.loss", self.loss, OBJECTIVES))
+
+    @property
+    def trunk(self) -> Trunk:
+        return Trunk(self.backbone, self.trunks)
 
     @classmethod
     def on_whole_masks(cls, settings: SegmenterTrainingSettings) -> "SegmenterSettings":

@@ -19,7 +19,7 @@ from tag2mask.networks.model_file import ModelHeader, load_model, save_model
 from tag2mask.networks.segmenter import Segmenter
 from tag2mask.stages.backbone import take_weights
 from tag2mask.stages.label_strips import LabelStrips
-from tag2mask.stages.saliency_maps import saliency_source
+from tag2mask.stages.saliency_used import saliency_source
 from tag2mask.stages.segmentation_system import SegmentationSystem
 from tag2mask.stages.segmenter_inputs import SegmenterInputs
 from tag2mask.stages.segmenter_settings import SegmenterTrainingSettings
@@ -66,7 +66,7 @@ class SegmenterTraining(TrainingStage):
         return self.settings.training
 
     def identity(self, env: Environment) -> Any:
-        return self.settings.backbone.identity
+        return self.settings.trunk.identity
 
     def system(self, env: Environment) -> SegmentationSystem:
         system = self.system_to_time(env)
@@ -77,7 +77,7 @@ class SegmenterTraining(TrainingStage):
         return system
 
     def system_to_time(self, env: Environment) -> SegmentationSystem:
-        backbone = self.settings.backbone.create(env.runtime.seed)
+        backbone = self.batch.network(env)
         return self.system_of(Segmenter(backbone, len(env.dataset.classes) + 1, self.settings.head), env)
 
     def open(self, env: Environment) -> Callable[[Sample, int], dict[str, Any]]:
@@ -125,10 +125,10 @@ class SegmenterTraining(TrainingStage):
         header = ModelHeader(
             kind="segmenter",
             classes=env.dataset.classes,
-            backbone=self.settings.backbone.architecture,
+            backbone=self.settings.trunk.architecture,
             head=canonical(self.settings.head),
             inference=canonical(InferenceSettings(long_side=self.settings.views.crop)),
-            weights=self.settings.backbone.licence,
+            weights=self.settings.trunk.licence,
             training=canonical(self.settings),
             saliency=saliency_source(self),
         )

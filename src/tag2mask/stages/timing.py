@@ -1,4 +1,4 @@
-"""How long a network takes on this machine, measured for `--dry-run`."""
+"""How long a network takes on this machine, measured for `--dry_run`."""
 
 import dataclasses
 import time

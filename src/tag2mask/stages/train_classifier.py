@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from tag2mask.base.settings import LATER, canonical
 from tag2mask.base.text import percent, plural
+from tag2mask.data.images import image_size
 from tag2mask.data.samples import Sample
 from tag2mask.engine.environment import Environment
 from tag2mask.engine.stage import Accumulator, Estimate, ReduceStage
@@ -25,7 +26,7 @@ from tag2mask.networks.classifier import Classifier, ClassifierBlock, pooled
 from tag2mask.networks.inference import ScaleSettings, photograph_scales
 from tag2mask.networks.model_file import ModelHeader, load_model, save_model
 from tag2mask.stages.backbone import BackboneSettings, backbone_and_head
-from tag2mask.stages.timing import seconds_per_image
+from tag2mask.stages.trunks import JoinedFeatures, Trunk, TrunkSettings, check_trunks
 from tag2mask.stages.views import ViewSettings, change_colours, load_photograph, view_photograph
 
 
@@ -63,6 +64,8 @@ class ClassifierSettings:
         dropout: probability on the pooled features, or after the hidden layers of the head's blocks.
         training: optimiser and length.
         head: what gives the score maps.
+        trunks: several frozen networks that the head reads side by side, in place of `backbone`; their features are
+            computed once. Needs `views.whole`; empty for the one backbone.
     """
 
     backbone: BackboneSettings = field(default_factory=BackboneSettings)
@@ -70,10 +73,20 @@ class ClassifierSettings:
     dropout: float = 0.0
     training: TrainingSettings = field(default_factory=TrainingSettings)
     head: ClassifierHeadSettings = field(default_factory=ClassifierHeadSettings, metadata=LATER)
+    trunks: tuple[TrunkSettings, ...] = field(default=(), metadata=LATER)
 
     def __post_init__(self) -> None:
+        views = self.views
+        check_trunks(
+            "classifier", self.trunks, crop=views.crop, without_chance=views.without_chance, colour=views.colour
+        )
         if not 0 <= self.dropout < 1:
             raise SettingsError(f"classifier.dropout: {self.dropout} must lie in [0, 1)")
+
+    @property
+    def trunk(self) -> Trunk:
+        """What the head reads."""
+        return Trunk(self.backbone, self.trunks)
 
 
 class ClassifierSystem(System):
@@ -102,13 +115,14 @@ class ClassifierSystem(System):
         self.head_multiplier = head_multiplier
 
     def forward(self, batch: Batch, position: Position) -> Losses:
-        tags = batch["tags"]
+        tags, inside = batch["tags"], batch.get("cells")
+        features = self.network.backbone(batch["image"]) if inside is None else batch["features"]
         if not self.dilated:
-            return {"classification": multi_label_loss(self.network(batch["image"]), tags)}
-        features = self.network.backbone(batch["image"])
+            return {"classification": multi_label_loss(self.network.scores(features, inside), tags)}
         maps = torch.stack([block(features) for block in (self.network.head, *self.dilated)])
         # One sum over the blocks, one count: the mean over photographs and classes of each block, added up.
-        total, _ = multi_label_loss(pooled(maps.flatten(0, 1)), tags.repeat(len(maps), 1))
+        cells = None if inside is None else inside.repeat(len(maps), 1, 1)
+        total, _ = multi_label_loss(pooled(maps.flatten(0, 1), cells), tags.repeat(len(maps), 1))
         difference, count = cam_consistency_loss(maps[0], maps[1:], tags)
         return {
             "classification": (total, total.new_tensor(tags.numel())),
@@ -129,17 +143,28 @@ class TrainClassifier(TrainingStage):
     settings: ClassifierSettings
 
     def __init__(self, settings: ClassifierSettings) -> None:
-        settings.backbone.check()
-        super().__init__(settings, "train")
+        self.joined = JoinedFeatures(settings.trunks) if settings.trunks else None
+        if self.joined is None:
+            settings.backbone.check()
+        super().__init__(settings, "train", **(self.joined.stages if self.joined else {}))
+
+    @property
+    def backbone(self) -> BackboneSettings:
+        """The one network whose blocks further stages read.
+
+        Raises:
+            SettingsError: there are several side by side.
+        """
+        return self.settings.trunk.single("classifier.trunks")
 
     def training(self) -> TrainingSettings:
         return self.settings.training
 
     def identity(self, env: Environment) -> Any:
-        return self.settings.backbone.identity
+        return self.settings.trunk.identity
 
     def system(self, env: Environment) -> System:
-        backbone = self.settings.backbone.create(env.runtime.seed)
+        backbone = self.joined.create(env) if self.joined else self.settings.backbone.create(env.runtime.seed)
         classes, dropout, head = len(env.dataset.classes), self.settings.dropout, self.settings.head
         network = Classifier(backbone, classes, dropout=dropout, width=head.width)
         dilated = [
@@ -149,20 +174,33 @@ class TrainClassifier(TrainingStage):
         return ClassifierSystem(network, self.settings.training.head_multiplier, dilated, head.cam_weight)
 
     def open(self, env: Environment) -> Callable[[Sample, int], dict[str, Any]]:
-        views, seed = self.settings.views, env.runtime.seed
-        backbone = self.settings.backbone.create(env.runtime.seed)
+        if self.joined is not None:
+            return self._open_joined(self.joined, env)
+        views, seed, facts = self.settings.views, env.runtime.seed, self.settings.backbone.facts
 
         def example(sample: Sample, epoch: int) -> dict[str, Any]:
             image = change_colours(load_photograph(sample), views.colour, seed=seed, epoch=epoch, image_id=sample.id)
             view = views.draw((image.shape[1], image.shape[2]), seed=seed, epoch=epoch, image_id=sample.id)
             return {
-                "image": view_photograph(image, view, backbone),
+                "image": view_photograph(image, view, facts),
                 "tags": torch.from_numpy(env.dataset.tag_vector(sample)),
             }
 
         return example
 
+    def _open_joined(self, joined: JoinedFeatures, env: Environment) -> Callable[[Sample, int], dict[str, Any]]:
+        views, seed, entries = self.settings.views, env.runtime.seed, joined.open(env)
+
+        def example(sample: Sample, epoch: int) -> dict[str, Any]:
+            size = image_size(sample.image)
+            view = views.draw(size, seed=seed, epoch=epoch, image_id=sample.id)
+            return {**entries(sample, size, view.mirror), "tags": torch.from_numpy(env.dataset.tag_vector(sample))}
+
+        return example
+
     def example(self, env: Environment) -> dict[str, Tensor]:
+        if self.joined is not None:
+            return {**self.joined.example(), "tags": torch.zeros(len(env.dataset.classes))}
         crop = self.settings.views.crop
         return {"image": torch.zeros(3, crop, crop), "tags": torch.zeros(len(env.dataset.classes))}
 
@@ -172,10 +210,10 @@ class TrainClassifier(TrainingStage):
         header = ModelHeader(
             kind="classifier",
             classes=env.dataset.classes,
-            backbone=self.settings.backbone.architecture,
+            backbone=self.settings.trunk.architecture,
             head={"width": network.width} if network.width else {},
             inference=canonical(ScaleSettings(long_side=self.settings.views.crop)),
-            weights=self.settings.backbone.licence,
+            weights=self.settings.trunk.licence,
             training=canonical(self.settings),
         )
         save_model(path, network, header)
@@ -211,7 +249,7 @@ class _Scores:
         return {**classification_scores(scores, targets, self._env.dataset.classes).to_dict(), "images": len(self.rows)}
 
 
-class ScoreClassifier(ReduceStage):
+class EvaluateClassifier(ReduceStage):
     """Average precision of the classifier on a split; the only use of val tags."""
 
     name = "classifier_scores"
@@ -245,11 +283,10 @@ class ScoreClassifier(ReduceStage):
         return [f"AP of {name}: {percent(value)}" for name, value in self.metrics(env)["average_precision"].items()]
 
     def estimate(self, env: Environment) -> Estimate:
-        backbone = self.classifier.settings.backbone
-        seconds = seconds_per_image(backbone, self.settings, env, output_stride=backbone.output_stride)
+        seconds = self.classifier.settings.trunk.seconds(self.settings, env)
         return Estimate(seconds * len(self.samples(env)), 1e4)
 
 
-def score_classifier(classifier: TrainClassifier) -> ScoreClassifier:
+def evaluate_classifier(classifier: TrainClassifier) -> EvaluateClassifier:
     """The classifier's mean average precision on val, photographs whole at the training crop's size, mirrored too."""
-    return ScoreClassifier(classifier, ScaleSettings(long_side=classifier.settings.views.crop))
+    return EvaluateClassifier(classifier, ScaleSettings(long_side=classifier.settings.views.crop))

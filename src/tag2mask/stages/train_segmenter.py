@@ -90,8 +90,8 @@ class TrainSegmenter(SegmenterTraining):
         maps: Mapping[str, MapStage | LabelStage] | None = None,
         start: SegmenterTraining | TrainClassifier | None = None,
     ) -> None:
-        same = (settings.backbone, settings.head)
-        if isinstance(start, SegmenterTraining) and (start.settings.backbone, start.settings.head) != same:
+        same = (settings.trunk, settings.head)
+        if isinstance(start, SegmenterTraining) and (start.settings.trunk, start.settings.head) != same:
             raise SettingsError(
                 "retrain.segmenter: backbone and head must be those of segmenter, whose weights are gone on from; "
                 "retrain.from_first false starts afresh"

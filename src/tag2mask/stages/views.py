@@ -16,8 +16,7 @@ from tag2mask.data.samples import Sample
 from tag2mask.data.view import IMAGE, View, random_view, to_view, whole_view
 from tag2mask.engine.seeding import generator
 from tag2mask.errors import SettingsError
-from tag2mask.networks.backbones import Backbone
-from tag2mask.networks.inference import normalise
+from tag2mask.networks.inference import Normalisation, normalise
 
 CODE = Code("views")
 
@@ -114,7 +113,7 @@ def load_photograph(sample: Sample) -> Tensor:
     return torch.from_numpy(read_image(sample.image)).permute(2, 0, 1)
 
 
-def view_photograph(image: Tensor, view: View, backbone: Backbone) -> Tensor:
+def view_photograph(image: Tensor, view: View, backbone: Normalisation) -> Tensor:
     """The photograph at a view, normalised for the backbone: float32 (3, crop, crop)."""
     return normalise(to_view(image, view, IMAGE, fill=[255 * value for value in backbone.mean]), backbone)
 

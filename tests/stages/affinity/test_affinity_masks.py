@@ -1,7 +1,7 @@
 import dataclasses
 
 from tag2mask.stages.affinity.affinity_masks import AffinityMaskSettings, affinity_masks
-from tag2mask.stages.affinity.labels import ScoreCRFSettings
+from tag2mask.stages.affinity.labels import MapCRFSettings
 from tag2mask.stages.affinity.walked_maps import WalkSettings
 
 
@@ -25,7 +25,7 @@ def test_the_chain() -> None:
 
 def test_settings_reach_their_stage() -> None:
     settings = dataclasses.replace(
-        AffinityMaskSettings(), walk=WalkSettings(alpha=3.0), crf=ScoreCRFSettings(iterations=7)
+        AffinityMaskSettings(), walk=WalkSettings(alpha=3.0), crf=MapCRFSettings(iterations=7)
     )
     made = affinity_masks(settings)
     assert made.classifier.settings is settings.classifier

@@ -6,7 +6,7 @@ from tag2mask.base.settings import canonical
 from tag2mask.data.images import read_image
 from tag2mask.errors import SettingsError
 from tag2mask.evidence.cam import background_power
-from tag2mask.stages.affinity.labels import PowerSettings, ScoreCRFSettings, power_labels, refined_score_labels
+from tag2mask.stages.affinity.labels import MapCRFSettings, PowerSettings, power_labels, refined_map_labels
 from tag2mask.stages.crf import CRFSettings
 from tests.stages.conftest import FinishedMasks
 
@@ -50,7 +50,7 @@ def test_crf_labels_are_the_largest_after_the_crf(finished_masks: FinishedMasks)
 
 def test_contrast_raises_scores_to_a_power_before_the_crf(finished_masks: FinishedMasks) -> None:
     env, made = finished_masks.env, finished_masks.made
-    stage = refined_score_labels(made.walked, ScoreCRFSettings(iterations=2, contrast=3.0))
+    stage = refined_map_labels(made.walked, MapCRFSettings(iterations=2, contrast=3.0))
     assert stage.fingerprint(env) != made.crf_labels.fingerprint(env)
     assert "contrast" not in canonical(made.crf_labels.settings, for_fingerprint=True)
     stage.run(env)
@@ -59,7 +59,7 @@ def test_contrast_raises_scores_to_a_power_before_the_crf(finished_masks: Finish
     refined = CRFSettings(iterations=2).apply(read_image(sample.image), cubes / cubes.sum(0))
     assert np.array_equal(stage.load(env, sample.id), np.array([0, *sample.tags])[refined.argmax(0)])
     with pytest.raises(SettingsError, match=r"crf\.contrast: 0"):
-        ScoreCRFSettings(contrast=0)
+        MapCRFSettings(contrast=0)
 
 
 def test_masks_with_and_without_a_crf_have_names_of_their_own(finished_masks: FinishedMasks) -> None:

@@ -5,9 +5,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from tag2mask.data.neighbours import pair_offsets
 from tag2mask.data.view import IMAGE, View, to_view, whole_view
 from tag2mask.errors import SettingsError
-from tag2mask.evidence.affinity import pair_affinities, pair_offsets
+from tag2mask.evidence.affinity import pair_affinities
 from tag2mask.evidence.cam import background_power
 from tag2mask.networks.inference import normalise
 from tag2mask.refine.random_walk import random_walk

@@ -12,20 +12,20 @@ from PIL import Image
 
 from tag2mask.data.layers import HeatMap
 from tag2mask.data.masks import read_mask
+from tag2mask.data.resizing import resize_scores
 from tag2mask.data.samples import Sample
 from tag2mask.errors import SettingsError
-from tag2mask.networks.segmenter import resize_scores
 from tag2mask.stages.activation_maps import MakeActivationMaps
 from tag2mask.stages.masking.refined_saliency import (
     RefinedSaliency,
     SaliencyLabelSettings,
+    evaluate_saliency,
     saliency_labels,
-    score_saliency,
 )
 from tag2mask.stages.saliency_maps import MakeSaliencyMaps, SaliencySettings, saliency_maps
 from tests.stages.conftest import Finished, run_with_inputs
+from tests.stages.saliency import from_folder, write_maps
 from tests.stages.test_labels import mask_path
-from tests.stages.test_saliency_maps import from_folder, write_maps
 
 PLAIN = SaliencyLabelSettings(threshold=0.4, refine=False)
 REFINED = SaliencyLabelSettings(threshold=0.4, foreground_above=0.7, background_below=0.6)
@@ -131,7 +131,7 @@ def test_impossible_settings(wrong: dict[str, Any], told: str) -> None:
 def test_scores_picture_and_mark(finished: Finished, saliency: MakeSaliencyMaps) -> None:
     env = finished.env
     labels = saliency_labels(saliency, finished.stage(MakeActivationMaps), REFINED)
-    scores = score_saliency(labels)
+    scores = evaluate_saliency(labels)
     run_with_inputs(scores, env)
     both = either = right = given = labelled = pixels = 0
     for sample in env.dataset.train:

@@ -5,12 +5,12 @@ import numpy as np
 import pytest
 import torch
 
+from tag2mask.data.resizing import resize_scores
 from tag2mask.engine.environment import Environment
 from tag2mask.engine.workspace import Workspace
 from tag2mask.errors import SettingsError, WorkspaceError
-from tag2mask.evidence.class_pattern import ClassStatistics
+from tag2mask.evidence.class_statistics import ClassStatistics
 from tag2mask.networks.inference import ScaleSettings, photograph_scales
-from tag2mask.networks.segmenter import resize_scores
 from tag2mask.stages.activation_maps import MakeActivationMaps
 from tag2mask.stages.patterns.class_patterns import ClassPatterns, PatternSettings, class_patterns
 from tag2mask.stages.train_classifier import TrainClassifier

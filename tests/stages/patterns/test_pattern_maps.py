@@ -6,9 +6,9 @@ import torch
 
 from tag2mask.data.images import image_size
 from tag2mask.data.layers import HeatMap
+from tag2mask.data.resizing import resize_scores
 from tag2mask.engine.stage import map_threads
 from tag2mask.errors import SettingsError
-from tag2mask.networks.segmenter import resize_scores
 from tag2mask.stages.patterns.pattern_maps import PatternMaps, pattern_maps
 from tests.stages.conftest import Finished, run_with_inputs
 from tests.stages.patterns.test_class_patterns import patterns_at

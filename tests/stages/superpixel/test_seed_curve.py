@@ -10,22 +10,22 @@ from tag2mask.evidence.seeds import superpixel_average, superpixel_seeds
 from tag2mask.stages.activation_maps import MakeActivationMaps
 from tag2mask.stages.backbone import BackboneSettings
 from tag2mask.stages.labels import read_truth
-from tag2mask.stages.superpixel.seed_curve import ScoreSuperpixelSeeds, SeedCurveSettings, score_superpixel_seeds
+from tag2mask.stages.superpixel.seed_curve import EvaluateSuperpixelSeeds, SeedCurveSettings, evaluate_superpixel_seeds
 from tag2mask.stages.superpixel.superpixels import SuperpixelSettings, superpixels
 from tests.stages.conftest import Finished
 
 
 @pytest.fixture(scope="module")
-def stage(finished: Finished) -> ScoreSuperpixelSeeds:
+def stage(finished: Finished) -> EvaluateSuperpixelSeeds:
     transformer = BackboneSettings(name="vit_tiny_patch16_224", output_stride=16, weights="none")
     parts = superpixels(SuperpixelSettings(transformer, long_side=64, tau=0.5))
     parts.run(finished.env)
-    made = score_superpixel_seeds(finished.stage(MakeActivationMaps), parts)
+    made = evaluate_superpixel_seeds(finished.stage(MakeActivationMaps), parts)
     made.run(finished.env)
     return made
 
 
-def test_figures_equal_those_of_a_plain_loop(finished: Finished, stage: ScoreSuperpixelSeeds) -> None:
+def test_figures_equal_those_of_a_plain_loop(finished: Finished, stage: EvaluateSuperpixelSeeds) -> None:
     env, figures = finished.env, stage.metrics(finished.env)
     counts = dict.fromkeys(("pixels", "foreground", "right", "background", "right_background"), 0)
     averaged = ThresholdCurve(("background", *env.dataset.classes), [0.35])
@@ -52,7 +52,7 @@ def test_figures_equal_those_of_a_plain_loop(finished: Finished, stage: ScoreSup
     assert found == pytest.approx(expected)
 
 
-def test_the_higher_alpha_the_fewer_seeds(finished: Finished, stage: ScoreSuperpixelSeeds) -> None:
+def test_the_higher_alpha_the_fewer_seeds(finished: Finished, stage: EvaluateSuperpixelSeeds) -> None:
     curve = stage.metrics(finished.env)["curve"]
     assert [point["alpha"] for point in curve] == [0.3, 0.4, 0.5, 0.6, 0.7, 0.8]
     shares = [point["foreground_share"] for point in curve]
@@ -60,7 +60,7 @@ def test_the_higher_alpha_the_fewer_seeds(finished: Finished, stage: ScoreSuperp
     assert shares[-1] < shares[0]
 
 
-def test_what_people_see(finished: Finished, stage: ScoreSuperpixelSeeds, tmp_path: Path) -> None:
+def test_what_people_see(finished: Finished, stage: EvaluateSuperpixelSeeds, tmp_path: Path) -> None:
     env = finished.env
     assert stage.headline(env).startswith("best mIoU ")
     assert "of CAMs averaged over superpixels" in stage.headline(env)

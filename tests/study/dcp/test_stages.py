@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 import torch
 
+from tag2mask.data.resizing import resize_scores
 from tag2mask.errors import SettingsError
-from tag2mask.networks.segmenter import resize_scores
 from tag2mask.stages.labels import read_truth
 from tag2mask.study.dcp.graph import build_study
 from tag2mask.study.dcp.stages import PixelPlanes, PixelSettings, at_pixels

@@ -6,13 +6,13 @@ from typing import NamedTuple
 from tag2mask.stages.activation_maps import ActivationMapSettings, MakeActivationMaps, activation_maps
 from tag2mask.stages.affinity.confident_maps import ConfidenceSettings, MakeConfidentMaps, confident_maps
 from tag2mask.stages.affinity.labels import (
+    MapCRFSettings,
+    MapLabels,
     PowerLabels,
-    RefinedScoreLabels,
-    ScoreCRFSettings,
-    ScoreLabels,
+    RefinedMapLabels,
+    map_labels,
     power_labels,
-    refined_score_labels,
-    score_labels,
+    refined_map_labels,
 )
 from tag2mask.stages.affinity.train_affinity import AffinitySettings, TrainAffinity, train_affinity
 from tag2mask.stages.affinity.walked_maps import MakeWalkedMaps, WalkSettings, walked_maps
@@ -37,7 +37,7 @@ class AffinityMaskSettings:
     confidence: ConfidenceSettings = field(default_factory=ConfidenceSettings)
     affinity: AffinitySettings = field(default_factory=AffinitySettings)
     walk: WalkSettings = field(default_factory=WalkSettings)
-    crf: ScoreCRFSettings = field(default_factory=ScoreCRFSettings)
+    crf: MapCRFSettings = field(default_factory=MapCRFSettings)
 
 
 class AffinityMasks(NamedTuple):
@@ -60,8 +60,8 @@ class AffinityMasks(NamedTuple):
     affinity_net: TrainAffinity
     walked: MakeWalkedMaps
     cam_labels: PowerLabels
-    walked_labels: ScoreLabels
-    crf_labels: RefinedScoreLabels
+    walked_labels: MapLabels
+    crf_labels: RefinedMapLabels
 
 
 def affinity_masks(settings: AffinityMaskSettings) -> AffinityMasks:
@@ -78,6 +78,6 @@ def affinity_masks(settings: AffinityMaskSettings) -> AffinityMasks:
         affinity_net,
         walked,
         cam_labels=power_labels(cams, settings.walk.alpha),
-        walked_labels=score_labels(walked),
-        crf_labels=refined_score_labels(walked, settings.crf),
+        walked_labels=map_labels(walked),
+        crf_labels=refined_map_labels(walked, settings.crf),
     )

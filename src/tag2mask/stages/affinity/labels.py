@@ -13,7 +13,7 @@ from tag2mask.engine.stage import Estimate
 from tag2mask.errors import SettingsError
 from tag2mask.evidence.cam import with_background_power
 from tag2mask.stages.activation_maps import MakeActivationMaps
-from tag2mask.stages.class_maps import ScoreStage, largest_class, sum_to_one
+from tag2mask.stages.class_maps import ClassMapStage, largest_class, sum_to_one
 from tag2mask.stages.crf import CRFSettings
 from tag2mask.stages.labels import LabelStage, encode_labels
 
@@ -58,18 +58,18 @@ class PowerLabels(LabelStage):
 
 
 @dataclass(frozen=True)
-class ScoreLabelSettings:
+class MapLabelSettings:
     """The largest score needs no settings."""
 
 
-class ScoreLabels(LabelStage):
+class MapLabels(LabelStage):
     """The largest score at the photograph's size."""
 
     name = "walked_labels"
     reads = frozenset({"tags"})
 
-    def __init__(self, scores: ScoreStage) -> None:
-        super().__init__(ScoreLabelSettings(), scores.split, scores=scores)
+    def __init__(self, scores: ClassMapStage) -> None:
+        super().__init__(MapLabelSettings(), scores.split, scores=scores)
         self.scores = scores
 
     def open(self, env: Environment) -> Callable[[Sample], bytes]:
@@ -81,7 +81,7 @@ class ScoreLabels(LabelStage):
 
 
 @dataclass(frozen=True)
-class ScoreCRFSettings(CRFSettings):
+class MapCRFSettings(CRFSettings):
     """The dense CRF on scores.
 
     Args:
@@ -97,14 +97,14 @@ class ScoreCRFSettings(CRFSettings):
             raise SettingsError(f"crf.contrast: {self.contrast} must be above 0")
 
 
-class RefinedScoreLabels(LabelStage):
+class RefinedMapLabels(LabelStage):
     """The largest probability after the dense CRF on scores at the photograph's size."""
 
     name = "crf_labels"
     reads = frozenset({"images", "tags"})
-    settings: ScoreCRFSettings
+    settings: MapCRFSettings
 
-    def __init__(self, scores: ScoreStage, settings: ScoreCRFSettings) -> None:
+    def __init__(self, scores: ClassMapStage, settings: MapCRFSettings) -> None:
         super().__init__(settings, scores.split, scores=scores)
         self.scores = scores
 
@@ -129,11 +129,11 @@ def power_labels(cams: MakeActivationMaps, alpha: float) -> PowerLabels:
     return PowerLabels(cams, PowerSettings(alpha))
 
 
-def score_labels(scores: ScoreStage) -> ScoreLabels:
+def map_labels(scores: ClassMapStage) -> MapLabels:
     """Masks of scores as they are."""
-    return ScoreLabels(scores)
+    return MapLabels(scores)
 
 
-def refined_score_labels(scores: ScoreStage, settings: ScoreCRFSettings) -> RefinedScoreLabels:
+def refined_map_labels(scores: ClassMapStage, settings: MapCRFSettings) -> RefinedMapLabels:
     """Masks of scores after the dense CRF."""
-    return RefinedScoreLabels(scores, settings)
+    return RefinedMapLabels(scores, settings)

@@ -68,21 +68,31 @@ class AffinitySettings:
         """The backbone up to the last of `blocks`: nothing behind it is of use."""
         return dataclasses.replace(self.backbone, block=self.blocks[-1])
 
-    def create(self, seed: int, *, weights: str | None = None) -> AffinityNet:
-        """The network with pretrained backbone and new layers; `weights` in place of the settings'.
+    def check(self) -> None:
+        """Tells a misspelt block before anything is computed.
+
+        Raises:
+            SettingsError: a block does not exist, or comes after the last of `blocks`.
+        """
+        try:
+            self.network.check()
+            for block in self.blocks:
+                self.network.facts.position(block)
+        except SettingsError as error:
+            # Blocks behind the last one read are unknown to a backbone that ends there.
+            raise SettingsError(
+                f"affinity: the backbone ends at the last of blocks, '{self.network.block}': {error}"
+            ) from error
+
+    def create(self, seed: int) -> AffinityNet:
+        """The network with pretrained backbone and new layers.
 
         Raises:
             SettingsError: a block does not exist, or comes after the last of `blocks`.
             WeightsError: the weights cannot be had.
         """
-        settings = self.network if weights is None else dataclasses.replace(self.network, weights=weights)
-        try:
-            return AffinityNet(settings.create(seed), self.blocks, self.widths, grid_stride=self.grid_stride)
-        except SettingsError as error:
-            # Blocks behind the last one read are unknown to a backbone that ends there.
-            raise SettingsError(
-                f"affinity: the backbone ends at the last of blocks, '{settings.block}': {error}"
-            ) from error
+        self.check()
+        return AffinityNet(self.network.create(seed), self.blocks, self.widths, grid_stride=self.grid_stride)
 
 
 class AffinitySystem(System):
@@ -112,7 +122,7 @@ class TrainAffinity(TrainingStage):
     settings: AffinitySettings
 
     def __init__(self, confident: MakeConfidentMaps, settings: AffinitySettings) -> None:
-        settings.create(0, weights="none")  # a misspelt block is told before anything is computed
+        settings.check()
         super().__init__(settings, confident.split, confident=confident)
         self.confident = confident
 
@@ -128,7 +138,7 @@ class TrainAffinity(TrainingStage):
 
     def open(self, env: Environment) -> Callable[[Sample, int], dict[str, Any]]:
         settings, views, seed = self.settings, self.settings.views, env.runtime.seed
-        backbone = settings.network.create(seed)
+        facts = settings.network.facts
 
         def example(sample: Sample, epoch: int) -> dict[str, Any]:
             maps = self.confident.load(env, sample.id)
@@ -142,7 +152,7 @@ class TrainAffinity(TrainingStage):
             labels = maps._replace(amplified=amplified, suppressed=suppressed).labels()
             image = change_colours(image, views.colour, seed=seed, epoch=epoch, image_id=sample.id)
             return {
-                "image": view_photograph(image, view, backbone),
+                "image": view_photograph(image, view, facts),
                 "labels": labels.masked_fill_(amplified[0] < 0, UNLABELLED),
             }
 

@@ -20,7 +20,7 @@ from tag2mask.networks.inference import ScaleSettings, normalise
 from tag2mask.refine.random_walk import random_walk
 from tag2mask.stages.activation_maps import ActivationMaps, MakeActivationMaps
 from tag2mask.stages.affinity.train_affinity import TrainAffinity
-from tag2mask.stages.class_maps import ScoreStage, encode_maps, sum_to_one
+from tag2mask.stages.class_maps import ClassMapStage, encode_maps, sum_to_one
 from tag2mask.stages.timing import seconds_per_image
 from tag2mask.stages.views import load_photograph
 
@@ -50,7 +50,7 @@ class WalkSettings:
             raise SettingsError(f"walk.long_side: {self.long_side} is negative; 0 takes the photograph's own")
 
 
-class MakeWalkedMaps(ScoreStage):
+class MakeWalkedMaps(ClassMapStage):
     """p_psa: background and CAMs after the walk, on AffinityNet's grid, divided by their sum."""
 
     name = "walked_maps"

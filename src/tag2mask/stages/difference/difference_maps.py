@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from tag2mask.data.layers import HeatMap, MapLayer
+from tag2mask.data.resizing import resize_scores
 from tag2mask.data.samples import Sample
 from tag2mask.data.view import LABELS, SCORES, View, to_view, whole_cells
 from tag2mask.engine.environment import Environment
@@ -19,7 +20,7 @@ from tag2mask.engine.stage import Estimate
 from tag2mask.engine.workspace import reading_artifact
 from tag2mask.errors import SettingsError, unknown_choice
 from tag2mask.networks.inference import ScaleSettings
-from tag2mask.networks.segmenter import resize_scores
+from tag2mask.networks.trunks import single
 from tag2mask.stages.difference.train_difference import TrainDifference
 from tag2mask.stages.maps import MapStage
 from tag2mask.stages.timing import seconds_per_image
@@ -88,7 +89,7 @@ class DifferenceMaps(MapStage):
 
     def open(self, env: Environment) -> Callable[[Sample], bytes]:
         system, runtime = self.nets.photograph_system(env), env.runtime
-        backbone, stride = system.network.backbone, self.nets.settings.label_stride
+        backbone, stride = single(system.network.backbone), self.nets.settings.label_stride
 
         @torch.no_grad()
         def make(sample: Sample) -> bytes:

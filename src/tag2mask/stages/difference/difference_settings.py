@@ -1,6 +1,5 @@
 """Settings of SSDD's difference detection: the network, and the rule by which two masks become one."""
 
-import dataclasses
 from dataclasses import dataclass, field
 
 from torch import Tensor
@@ -9,6 +8,7 @@ from tag2mask.errors import SettingsError, unknown_choice
 from tag2mask.networks.difference_net import DifferenceNet
 from tag2mask.networks.heads import Dilated, LargeFOV
 from tag2mask.networks.segmenter import HeadSettings, Segmenter
+from tag2mask.networks.trunks import single
 from tag2mask.refine.difference import refine_pair
 from tag2mask.stages.backbone import BackboneSettings
 from tag2mask.stages.segmenter_settings import SegmenterTrainingSettings
@@ -105,10 +105,10 @@ class DifferenceNetSettings:
         """
         if not self.low_level:
             return ""
-        blocks = dataclasses.replace(backbone, weights="none").create(0)
-        low = self.low_block or blocks.blocks[0]
-        blocks.channels_of(low)  # raises where there is no such block
-        frozen = blocks.blocks[: blocks.blocks.index(blocks.frozen_until) + 1] if blocks.frozen_until else ()
+        facts, until = backbone.facts, backbone.frozen_until
+        low = self.low_block or facts.blocks[0]
+        facts.position(low)  # raises where there is no such block
+        frozen = facts.blocks[: facts.position(until) + 1] if until else ()
         if cached and low not in frozen:
             raise SettingsError(
                 f"difference.low_block: '{low}' is trained, and segmenter.cache_features keeps features of frozen "
@@ -130,7 +130,7 @@ class DifferenceNetSettings:
             raise SettingsError(_NO_HIDDEN_LAYER)
         return DifferenceNet(
             network.head.width,
-            network.backbone.channels_of(low) if low else 0,
+            single(network.backbone).channels_of(low) if low else 0,
             network.classes,
             width=self.width,
             frozen_norm=self.frozen_norm,

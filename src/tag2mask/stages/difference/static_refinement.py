@@ -5,8 +5,8 @@ from typing import NamedTuple
 
 from tag2mask.errors import SettingsError
 from tag2mask.stages.backbone import Start, check_start
+from tag2mask.stages.difference.difference_evaluation import DifferenceEvaluation
 from tag2mask.stages.difference.difference_maps import DifferenceMaps, DifferenceMapSettings
-from tag2mask.stages.difference.difference_scores import DifferenceScores
 from tag2mask.stages.difference.difference_seeds import DifferenceSeeds
 from tag2mask.stages.difference.difference_settings import DifferenceNetSettings, PairedSegmenterSettings, PairSettings
 from tag2mask.stages.difference.train_difference import TrainDifference
@@ -49,7 +49,7 @@ class StaticRefinement(NamedTuple):
     net: TrainDifference
     maps: DifferenceMaps
     seeds: DifferenceSeeds
-    scores: DifferenceScores
+    scores: DifferenceEvaluation
 
 
 def static_refinement(
@@ -78,4 +78,4 @@ def static_refinement(
     )
     maps = DifferenceMaps(net, settings.maps)
     seeds = DifferenceSeeds(maps, settings.seeds)
-    return StaticRefinement(net, maps, seeds, DifferenceScores(seeds))
+    return StaticRefinement(net, maps, seeds, DifferenceEvaluation(seeds))

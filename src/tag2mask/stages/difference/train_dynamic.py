@@ -11,13 +11,14 @@ from torch import Tensor
 
 from tag2mask.base.files import atomic_path, write_bytes
 from tag2mask.base.settings import canonical
+from tag2mask.data.resizing import resize_scores
 from tag2mask.engine.environment import Environment
 from tag2mask.engine.system import Batch, Losses, ParameterGroup, Position, System
 from tag2mask.engine.workspace import reading_artifact
 from tag2mask.errors import SettingsError, unknown_choice
 from tag2mask.networks.difference_net import DifferenceNet, load_difference_nets, save_difference_nets
 from tag2mask.networks.heads import ASPP, Dilated, LargeFOV
-from tag2mask.networks.segmenter import Segmenter, make_head, resize_scores
+from tag2mask.networks.segmenter import Segmenter, make_head
 from tag2mask.networks.tensor_file import module_tensors
 from tag2mask.stages.backbone import Start, check_start
 from tag2mask.stages.difference.difference_settings import (

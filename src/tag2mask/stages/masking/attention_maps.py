@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from tag2mask.data.layers import RGB, HeatMap, MapLayer, Picture
+from tag2mask.data.resizing import resize_scores
 from tag2mask.data.samples import Sample
 from tag2mask.engine.environment import Environment
 from tag2mask.engine.stage import Estimate, PerImageStage
@@ -18,7 +19,6 @@ from tag2mask.engine.workspace import reading_artifact
 from tag2mask.errors import SettingsError, unknown_choice
 from tag2mask.losses.attention import attention_map, mask_image
 from tag2mask.networks.inference import ScaleSettings, photograph_scales
-from tag2mask.networks.segmenter import resize_scores
 from tag2mask.stages.masking.train_masking import TrainMasking
 from tag2mask.stages.timing import seconds_per_image
 from tag2mask.stages.views import load_photograph

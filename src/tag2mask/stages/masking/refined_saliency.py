@@ -13,17 +13,18 @@ from tag2mask.data.classes import UNLABELLED
 from tag2mask.data.images import image_size
 from tag2mask.data.layers import HeatMap, MapLayer
 from tag2mask.data.masks import encode_mask
+from tag2mask.data.resizing import resize_scores
 from tag2mask.data.samples import BACKGROUND_NAME, Sample
 from tag2mask.engine.environment import Environment
 from tag2mask.engine.stage import Accumulator, Estimate, ReduceStage
 from tag2mask.errors import SettingsError, unknown_choice
 from tag2mask.evaluation.segmentation import ConfusionMatrix
 from tag2mask.evidence.saliency import OBJECT, Low, refine_saliency
-from tag2mask.networks.segmenter import resize_scores
 from tag2mask.stages.activation_maps import MakeActivationMaps
 from tag2mask.stages.labels import LabelStage, read_truth
 from tag2mask.stages.maps import MapStage
-from tag2mask.stages.saliency_maps import UNKNOWN, TrueSaliency, saliency_source
+from tag2mask.stages.saliency_maps import UNKNOWN, TrueSaliency
+from tag2mask.stages.saliency_used import saliency_source
 
 _OBJECT_NAME = "object"
 
@@ -125,7 +126,7 @@ def saliency_labels(
 
 
 @dataclass(frozen=True)
-class SaliencyScoreSettings:
+class SaliencyEvaluationSettings:
     """Scoring needs no settings."""
 
 
@@ -151,14 +152,14 @@ class _Objects:
         return {**self._matrix.scores().to_dict(), "images": self._images}
 
 
-class ScoreSaliency(ReduceStage):
+class EvaluateSaliency(ReduceStage):
     """Labels of background and objects against the true masks, all classes being one: reported, never used."""
 
     name = "saliency_scores"
     reads = frozenset({"masks"})
 
     def __init__(self, labels: RefinedSaliency) -> None:
-        super().__init__(SaliencyScoreSettings(), labels.split, labels=labels)
+        super().__init__(SaliencyEvaluationSettings(), labels.split, labels=labels)
         self.labels = labels
 
     def open(self, env: Environment) -> Callable[[], Accumulator]:
@@ -180,6 +181,6 @@ class ScoreSaliency(ReduceStage):
         return Estimate(0.005 * len(self.samples(env)), 1e4)
 
 
-def score_saliency(labels: RefinedSaliency) -> ScoreSaliency:
+def evaluate_saliency(labels: RefinedSaliency) -> EvaluateSaliency:
     """How well labels of background and objects tell the two apart."""
-    return ScoreSaliency(labels)
+    return EvaluateSaliency(labels)

@@ -19,6 +19,7 @@ from tag2mask.networks.backbones import Backbone
 from tag2mask.networks.classifier import Classifier
 from tag2mask.networks.frozen import Frozen
 from tag2mask.networks.segmenter import Segmenter
+from tag2mask.networks.trunks import single
 from tag2mask.stages.labels import LabelStage
 from tag2mask.stages.segmentation_system import SegmentationSystem, losses_over_scales, own_labels
 from tag2mask.stages.segmenter_inputs import PRESENT, WHOLE_IMAGE, SegmenterInputs
@@ -97,7 +98,7 @@ class Attention(nn.Module):
 
     def __init__(self, classifier: Classifier, segmenter: Backbone, settings: AttentionSettings) -> None:
         super().__init__()
-        self.renormalise = Renormalise(segmenter, classifier.backbone)
+        self.renormalise = Renormalise(segmenter, single(classifier.backbone))
         self.classifier = Frozen(classifier)
         self.settings = settings
 
@@ -205,7 +206,7 @@ class TrainMasking(SegmenterTraining):
         system = super().system_to_time(env)
         assert isinstance(system, MaskingSystem)
         if self.classifier is not None:
-            system.attention = Attention(network_of(self.classifier), system.network.backbone, self.attention)
+            system.attention = Attention(network_of(self.classifier), single(system.network.backbone), self.attention)
         return system
 
     def system_of(self, network: Segmenter, env: Environment) -> MaskingSystem:

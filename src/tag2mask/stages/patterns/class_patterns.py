@@ -13,15 +13,16 @@ from torch import Tensor
 
 from tag2mask.base.files import write_bytes, write_json
 from tag2mask.base.text import percent, plural
+from tag2mask.data.resizing import resize_scores
 from tag2mask.data.samples import Sample
 from tag2mask.engine.environment import Environment
 from tag2mask.engine.seeding import generator
 from tag2mask.engine.stage import Estimate, Stage, map_in_order
 from tag2mask.engine.workspace import reading_artifact
 from tag2mask.errors import SettingsError
-from tag2mask.evidence.class_pattern import ClassStatistics, orient, principal_components, project
+from tag2mask.evidence.class_pattern import orient, principal_components, project
+from tag2mask.evidence.class_statistics import ClassStatistics
 from tag2mask.networks.inference import ScaleSettings, photograph_scales
-from tag2mask.networks.segmenter import resize_scores
 from tag2mask.stages.activation_maps import MakeActivationMaps
 from tag2mask.stages.timing import seconds_per_image
 from tag2mask.stages.train_classifier import TrainClassifier
@@ -143,14 +144,13 @@ class ClassPatterns(Stage):
         super().__init__(settings, "train", classifier=classifier, cams=cams)
         self.classifier, self.cams = classifier, cams
         # A misspelt block or an impossible stride is told now, not after the classifier's training.
-        chosen = dataclasses.replace(classifier.settings.backbone, output_stride=self.output_stride, weights="none")
-        backbone = chosen.create(0)
-        self._channels = {block: backbone.channels_of(block) for block in settings.blocks}
+        facts = dataclasses.replace(classifier.backbone, output_stride=self.output_stride).facts
+        self._channels = {block: facts.channels_of(block) for block in settings.blocks}
 
     @property
     def output_stride(self) -> int:
         """The one features are read at."""
-        return self.settings.output_stride or self.classifier.settings.backbone.output_stride
+        return self.settings.output_stride or self.classifier.backbone.output_stride
 
     def open(self, env: Environment, blocks: tuple[str, ...] | None = None) -> Callable[[Sample], list[Tensor]]:
         """The function that reads the classifier's features of a photograph, shown whole and unpadded.
@@ -321,7 +321,7 @@ class ClassPatterns(Stage):
         return notes
 
     def estimate(self, env: Environment) -> Estimate:
-        backbone = self.classifier.settings.backbone
+        backbone = self.classifier.backbone
         seconds = seconds_per_image(backbone, self.settings.scales, env, output_stride=self.output_stride)
         drawn: set[str] = set().union(*self.drawn(env).values())
         # Products and eigenvectors take less than the network.

@@ -9,11 +9,11 @@ from torch import Tensor
 
 from tag2mask.data.images import image_size
 from tag2mask.data.layers import HeatMap, MapLayer
+from tag2mask.data.resizing import resize_scores
 from tag2mask.data.samples import Sample
 from tag2mask.engine.environment import Environment
 from tag2mask.engine.stage import Estimate
 from tag2mask.errors import SettingsError, unknown_choice
-from tag2mask.networks.segmenter import resize_scores
 from tag2mask.stages.class_maps import MapsFile, encode_maps
 from tag2mask.stages.patterns.class_patterns import ClassPatterns
 from tag2mask.stages.timing import seconds_per_image
@@ -110,7 +110,7 @@ class PatternMaps(MapsFile):
 
     def estimate(self, env: Environment) -> Estimate:
         seconds = seconds_per_image(
-            self.patterns.classifier.settings.backbone,
+            self.patterns.classifier.backbone,
             self.patterns.settings.scales,
             env,
             output_stride=self.patterns.output_stride,

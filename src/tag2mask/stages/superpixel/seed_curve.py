@@ -37,7 +37,7 @@ class SeedCurveSettings:
 
 
 class _Seeds:
-    def __init__(self, stage: "ScoreSuperpixelSeeds", env: Environment) -> None:
+    def __init__(self, stage: "EvaluateSuperpixelSeeds", env: Environment) -> None:
         names = ("background", *env.dataset.classes)
         self._stage, self._env = stage, env
         self._matrices = {alpha: ConfusionMatrix(names) for alpha in stage.settings.alphas}
@@ -92,7 +92,7 @@ def _figures(matrix: ConfusionMatrix) -> dict[str, float | None]:
     }
 
 
-class ScoreSuperpixelSeeds(ReduceStage):
+class EvaluateSuperpixelSeeds(ReduceStage):
     """Precision and coverage of superpixel seeds at several alpha, and mIoU of superpixel-averaged CAMs."""
 
     name = "seed_curve"
@@ -140,6 +140,6 @@ class ScoreSuperpixelSeeds(ReduceStage):
         return Estimate(0.05 * len(self.samples(env)), 1e4)
 
 
-def score_superpixel_seeds(cams: MakeActivationMaps, superpixels: MakeSuperpixels) -> ScoreSuperpixelSeeds:
+def evaluate_superpixel_seeds(cams: MakeActivationMaps, superpixels: MakeSuperpixels) -> EvaluateSuperpixelSeeds:
     """Seeds at several alpha."""
-    return ScoreSuperpixelSeeds(cams, superpixels, SeedCurveSettings())
+    return EvaluateSuperpixelSeeds(cams, superpixels, SeedCurveSettings())

@@ -1,6 +1,5 @@
 """The study as a graph of stages, and its figures as rows of tables."""
 
-import dataclasses
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,9 +11,9 @@ from tag2mask.engine.stage import Stage
 from tag2mask.errors import SettingsError, unknown_choice
 from tag2mask.stages.activation_maps import (
     ActivationMapSettings,
-    ScoreActivationMaps,
+    EvaluateActivationMaps,
     activation_maps,
-    score_activation_maps,
+    evaluate_activation_maps,
 )
 from tag2mask.stages.backbone import BackboneSettings
 from tag2mask.stages.evaluate import Evaluate, evaluate_labels
@@ -84,7 +83,7 @@ class DcpStudy:
 
     settings: StudySettings
     classifier: TrainClassifier
-    curve: ScoreActivationMaps | None
+    curve: EvaluateActivationMaps | None
     patterns: ClassPatterns
     masks: tuple[BlockMasks, ...]
     pixels: PixelPlanes
@@ -127,7 +126,7 @@ class DcpStudy:
 
 def last_blocks(backbone: BackboneSettings) -> tuple[str, ...]:
     """The blocks that are compared unless others are asked for: the last four that the backbone has."""
-    return dataclasses.replace(backbone, weights="none").create(0).blocks[-_BLOCKS:]
+    return backbone.facts.blocks[-_BLOCKS:]
 
 
 def build_study(settings: StudySettings, env: Environment, classes: Sequence[str] | None = None) -> DcpStudy:
@@ -155,7 +154,7 @@ def build_study(settings: StudySettings, env: Environment, classes: Sequence[str
     return DcpStudy(
         settings,
         classifier,
-        score_activation_maps(cams) if truth else None,
+        evaluate_activation_maps(cams) if truth else None,
         patterns,
         tuple(masks(block) for block in patterns.settings.blocks),
         PixelPlanes(patterns, PixelSettings(_chosen(env, classes))),

@@ -140,7 +140,7 @@ class PixelPlanes(PerImageStage):
     def estimate(self, env: Environment) -> Estimate:
         settings = self.patterns.settings
         seconds = seconds_per_image(
-            self.patterns.classifier.settings.backbone, settings.scales, env, output_stride=self.patterns.output_stride
+            self.patterns.classifier.backbone, settings.scales, env, output_stride=self.patterns.output_stride
         )
         count = len(self.samples(env))
         return Estimate(seconds * count, 4.0 * KEPT * self.settings.pixels * len(settings.blocks) * count)

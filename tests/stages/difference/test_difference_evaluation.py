@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from tag2mask.engine.environment import Environment
-from tag2mask.stages.difference.difference_scores import DifferenceScores
+from tag2mask.stages.difference.difference_evaluation import DifferenceEvaluation
 from tag2mask.stages.difference.static_refinement import static_refinement
 from tests.builders import shapes_environment, write_shapes
 from tests.stages.conftest import Boxes, FinishedPairs, pair_settings, run_with_inputs
@@ -69,7 +69,7 @@ def made_of(env: Environment, after: Boxes) -> dict:
     scores = static_refinement(Boxes(8), after, None, dataclasses.replace(settings, segmenter=segmenter)).scores
     run_with_inputs(scores, env)
     assert json.loads((scores.folder(env) / "result.json").read_text()) == scores.metrics(env)
-    assert isinstance(scores, DifferenceScores)
+    assert isinstance(scores, DifferenceEvaluation)
     assert "-" in scores.headline(env) + scores.details(env)[-1]
     return scores.metrics(env)
 

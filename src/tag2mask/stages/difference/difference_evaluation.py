@@ -99,7 +99,7 @@ def _share(part: float, whole: float) -> float | None:
     return part / whole if whole else None
 
 
-class DifferenceScores(ReduceStage):
+class DifferenceEvaluation(ReduceStage):
     """Accuracy of the difference maps, and what the refined mask changed of each mask against the truth.
 
     Everything is reported and nothing used. Photographs without a true mask have no part in the verdicts.

@@ -1,0 +1,352 @@
+"""Frozen networks whose features are read side by side: their settings, features kept of each, and all as one."""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save as save_tensors
+from torch import Tensor
+
+from tag2mask.base.settings import FINGERPRINT_AS
+from tag2mask.base.versions import Code
+from tag2mask.data.samples import Sample
+from tag2mask.data.view import tiled_grid
+from tag2mask.engine.environment import Environment, SplitName
+from tag2mask.engine.stage import Accumulator, Estimate, PerImageStage, ReduceStage, Stage
+from tag2mask.engine.workspace import reading_artifact
+from tag2mask.errors import SettingsError
+from tag2mask.networks.backbones import list_backbones
+from tag2mask.networks.inference import ScaleSettings
+from tag2mask.networks.trunks import Trunks, check_long_side, part_view
+from tag2mask.stages.backbone import BackboneSettings, kind_of_weights
+from tag2mask.stages.timing import seconds_per_image
+from tag2mask.stages.views import load_photograph
+
+CODE = Code("joined features")
+
+_OUTPUT_STRIDE = 16  # of a convolutional network; a vision transformer has its patch's
+_SMALLEST = 1e-4  # deviation of a channel that hardly ever changes
+
+
+@dataclass(frozen=True)
+class TrunkSettings:
+    """A frozen network whose features are read beside those of others.
+
+    Args:
+        name: timm's name; `tag2mask list-backbones` shows the choices.
+        weights: "auto" (an installed weight package, else timm's hub), "package", "hub", "none" or a path.
+        block: the block whose features are read; empty takes the last.
+        long_side: of the photograph as this network sees it, in pixels; a multiple of its stride.
+    """
+
+    name: str = "tf_efficientnet_lite0"
+    weights: str = field(default="auto", metadata={FINGERPRINT_AS: kind_of_weights})
+    block: str = ""
+    long_side: int = 512
+
+    def __post_init__(self) -> None:
+        check_long_side(self.name, self.long_side, self.stride)
+
+    @property
+    def backbone(self) -> BackboneSettings:
+        """The network, cut at the block."""
+        strides = next((info.output_strides for info in list_backbones(self.name.partition(".")[0])), ())
+        stride = _OUTPUT_STRIDE if _OUTPUT_STRIDE in strides or not strides else strides[0]
+        return BackboneSettings(name=self.name, output_stride=stride, block=self.block, weights=self.weights)
+
+    @property
+    def stride(self) -> int:
+        """Pixels of the photograph per cell of the features."""
+        return self.backbone.facts.stride
+
+    @property
+    def channels(self) -> int:
+        """Channels of the features."""
+        return self.backbone.facts.channels
+
+    @property
+    def cells(self) -> int:
+        """Of the features' grid, along a photograph's long side."""
+        return self.long_side // self.stride
+
+
+class BlockFeatures(PerImageStage):
+    """float16 ``.safetensors`` with ``features`` (2, channels, h, w): of the photograph and of its mirror image.
+
+    They depend on network, block, size and photograph alone, so that every stage and method that reads them shares
+    them. The photograph is not padded: its sides are multiples of the network's stride.
+    """
+
+    name = "block_features"
+    on_device = True
+    suffix = ".safetensors"
+    reads = frozenset({"images"})
+    settings: TrunkSettings
+
+    def __init__(self, settings: TrunkSettings, split: SplitName = "train") -> None:
+        super().__init__(settings, split)
+
+    def identity(self, env: Environment) -> str:
+        return self.settings.backbone.identity
+
+    def open(self, env: Environment) -> Callable[[Sample], bytes]:
+        runtime, side = env.runtime, self.settings.long_side
+        backbone = runtime.place(self.settings.backbone.create(runtime.seed)).eval()
+
+        @torch.no_grad()
+        def make(sample: Sample) -> bytes:
+            shown = part_view(load_photograph(sample), backbone, side).to(runtime.torch_device)
+            with runtime.autocast():
+                features = backbone(torch.cat([shown, shown.flip(3)]))
+            return save_tensors({"features": features.to("cpu", torch.float16).contiguous()})
+
+        return make
+
+    def load(self, env: Environment, image_id: str, *, mirror: bool) -> Tensor:
+        """Features of one photograph, or of its mirror image: float32 (channels, h, w).
+
+        Raises:
+            WorkspaceError: the file is missing or damaged.
+        """
+        path = self.path(env, image_id)
+        with reading_artifact(path, self.folder(env)):
+            features: Tensor = load_tensors(path.read_bytes())["features"]
+        return features[int(mirror)].float()
+
+    def estimate(self, env: Environment) -> Estimate:
+        settings, count = self.settings, len(self.samples(env))
+        return Estimate(
+            seconds_of((settings,), ScaleSettings(mirror=True), env) * count,
+            4.0 * settings.channels * settings.cells**2 * count,
+        )
+
+
+@dataclass(frozen=True)
+class FeatureMomentSettings:
+    """Every cell of every training photograph counts once."""
+
+
+class _Moments:
+    """Sums of features and of their squares over all cells, channel by channel, in double precision."""
+
+    def __init__(self, load: Callable[[Sample], Tensor], channels: int) -> None:
+        self._load = load
+        self.count = 0
+        self.total, self.squares = torch.zeros(2, channels, dtype=torch.float64)
+
+    def add(self, sample: Sample) -> None:
+        cells = self._load(sample).flatten(1).double()
+        self.count += cells.shape[1]
+        self.total += cells.sum(1)
+        self.squares += cells.square().sum(1)
+
+    def merge(self, other: "_Moments") -> None:
+        self.count += other.count
+        self.total += other.total
+        self.squares += other.squares
+
+    def result(self) -> dict[str, Any]:
+        mean = self.total / max(self.count, 1)
+        variance = (self.squares / max(self.count, 1) - mean.square()).clamp(min=0)
+        return {"cells": self.count, "mean": mean.tolist(), "std": variance.sqrt().tolist()}
+
+
+class FeatureMoments(ReduceStage):
+    """Mean and standard deviation of each channel of kept features, over the training photographs."""
+
+    name = "feature_moments"
+    reads = frozenset({"images"})
+
+    def __init__(self, features: BlockFeatures) -> None:
+        super().__init__(FeatureMomentSettings(), features.split, features=features)
+        self.features = features
+
+    def open(self, env: Environment) -> Callable[[], Accumulator]:
+        def load(sample: Sample) -> Tensor:
+            return self.features.load(env, sample.id, mirror=False)
+
+        return lambda: _Moments(load, self.features.settings.channels)
+
+    def load(self, env: Environment) -> tuple[Tensor, Tensor]:
+        """Mean and deviation, float32 (channels,) each; the deviation is above 0."""
+        figures = self.metrics(env)
+        mean, std = (torch.from_numpy(np.array(figures[name], dtype=np.float32)) for name in ("mean", "std"))
+        return mean, std.clamp(min=_SMALLEST)
+
+    def estimate(self, env: Environment) -> Estimate:
+        return Estimate(0.005 * len(self.samples(env)), 5e4)
+
+
+class JoinedFeatures:
+    """Kept features of several networks as one map per photograph, as `networks.trunks.Trunks` joins them.
+
+    Args:
+        parts: the networks; the grid is the first one's.
+    """
+
+    def __init__(self, parts: Sequence[TrunkSettings]) -> None:
+        self.parts = tuple(parts)
+        self.kept = [BlockFeatures(part) for part in self.parts]
+        self.moments = [FeatureMoments(features) for features in self.kept]
+
+    @property
+    def stages(self) -> dict[str, Stage]:
+        """The stages that they come from, by the name that a reader knows them by."""
+        found: dict[str, Stage] = {}
+        for number, (features, moments) in enumerate(zip(self.kept, self.moments, strict=True), start=1):
+            found |= {f"trunk_{number}": features, f"trunk_{number}_moments": moments}
+        return found
+
+    @property
+    def cells(self) -> int:
+        """Of the grid, along a photograph's long side."""
+        return self.parts[0].cells
+
+    @property
+    def channels(self) -> int:
+        """Of all networks together."""
+        return sum(part.channels for part in self.parts)
+
+    def create(self, env: Environment) -> Trunks:
+        """The networks with their weights and, where they are known already, the statistics of their features."""
+        trunks = create_trunks(self.parts, env.runtime.seed)
+        if all(stage.complete(env) for stage in self.moments):
+            mean, std = zip(*(stage.load(env) for stage in self.moments), strict=True)
+            trunks.standardise(torch.cat(mean), torch.cat(std))
+        return trunks
+
+    def open(self, env: Environment) -> Callable[[Sample, tuple[int, int], bool], dict[str, Tensor]]:
+        """Returns the function of (sample, (height, width), mirror) that gives a photograph's entries of a batch.
+
+        "features" is (channels, cells, cells), the joined features at the top left and 0 around them; "cells" is where
+        they are, bool (cells, cells).
+        """
+        trunks = self.create(env)
+
+        def make(sample: Sample, size: tuple[int, int], mirror: bool) -> dict[str, Tensor]:
+            parts = [stage.load(env, sample.id, mirror=mirror)[None] for stage in self.kept]
+            joined = trunks.join(parts)[0]
+            rows, columns = tiled_grid(size, self.cells)
+            features = torch.zeros(self.channels, self.cells, self.cells)
+            features[:, :rows, :columns] = joined
+            inside = torch.zeros(self.cells, self.cells, dtype=torch.bool)
+            inside[:rows, :columns] = True
+            return {"features": features, "cells": inside}
+
+        return make
+
+    def example(self) -> dict[str, Tensor]:
+        """Made-up entries with the shapes of real ones."""
+        return {
+            "features": torch.zeros(self.channels, self.cells, self.cells),
+            "cells": torch.ones(self.cells, self.cells, dtype=torch.bool),
+        }
+
+
+@dataclass(frozen=True)
+class Trunk:
+    """What a head reads: one network, frozen or not, or several frozen ones side by side.
+
+    Args:
+        backbone: the one network.
+        parts: the several; empty for the one.
+    """
+
+    backbone: BackboneSettings
+    parts: tuple[TrunkSettings, ...] = ()
+
+    @property
+    def networks(self) -> list[BackboneSettings]:
+        """The network, or each of several."""
+        return [part.backbone for part in self.parts] or [self.backbone]
+
+    @property
+    def identity(self) -> Any:
+        """What fingerprints know of the weights; those of several networks count where their features are kept."""
+        return None if self.parts else self.backbone.identity
+
+    @property
+    def architecture(self) -> dict[str, Any]:
+        """What a model file needs to build it again."""
+        if not self.parts:
+            return self.backbone.architecture
+        return {"trunks": [{**part.backbone.architecture, "long_side": part.long_side} for part in self.parts]}
+
+    @property
+    def licence(self) -> dict[str, Any]:
+        """Source, name and licence of the weights, as model files record them."""
+        if not self.parts:
+            return self.backbone.licence
+        return {"trunks": [part.backbone.licence for part in self.parts]}
+
+    @property
+    def words(self) -> str:
+        """Names of networks and weights, for whoever reads a score."""
+        return " + ".join(f"{network.name} from {network.info().name}" for network in self.networks)
+
+    def single(self, setting: str) -> BackboneSettings:
+        """The one network.
+
+        Raises:
+            SettingsError: there are several; the message has the setting's name.
+        """
+        if self.parts:
+            raise SettingsError(f"{setting}: the blocks of a single network are read here; leave it empty")
+        return self.backbone
+
+    def seconds(self, scales: ScaleSettings, env: Environment, *, output_stride: int = 0) -> float:
+        """Seconds per photograph at all scales; `output_stride` is that of the one network, its own by default."""
+        if self.parts:
+            return seconds_of(self.parts, scales, env)
+        stride = output_stride or self.backbone.output_stride
+        return seconds_per_image(self.backbone, scales, env, output_stride=stride)
+
+
+def create_trunks(parts: Sequence[TrunkSettings], seed: int) -> Trunks:
+    """The networks with their weights, features not standardised yet."""
+    return Trunks([part.backbone.create(seed) for part in parts], [part.long_side for part in parts])
+
+
+def seconds_of(parts: Sequence[TrunkSettings], scales: ScaleSettings, env: Environment) -> float:
+    """Seconds per photograph of several networks at all scales, each at its own size."""
+    return sum(
+        seconds_per_image(
+            part.backbone,
+            dataclasses.replace(scales, long_side=part.long_side, stretch=False),
+            env,
+            output_stride=part.backbone.output_stride,
+        )
+        for part in parts
+    )
+
+
+def check_trunks(
+    setting: str, parts: Sequence[TrunkSettings], *, crop: int, without_chance: bool, colour: float
+) -> None:
+    """Makes sure that features which are kept once are all that a training needs.
+
+    Args:
+        setting: name of the group that has the networks, "segmenter" for one.
+        parts: the networks.
+        crop: side of the training view in pixels.
+        without_chance: whether a photograph has one view alone, and its mirror image.
+        colour: strength of colour changes.
+
+    Raises:
+        SettingsError: with the key.
+    """
+    if not parts:
+        return
+    if not without_chance:
+        raise SettingsError(f"{setting}.trunks: needs {setting}.views.whole, views without chance")
+    if colour:
+        raise SettingsError(f"{setting}.trunks: goes with {setting}.views.colour 0 only")
+    if crop % parts[0].cells:
+        raise SettingsError(
+            f"{setting}.views.crop: {crop} must be a multiple of {parts[0].cells}, the cells of the first of "
+            f"{setting}.trunks"
+        )
