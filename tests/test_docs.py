@@ -24,9 +24,10 @@ from tag2mask.cli import _parser
 from tag2mask.data.classes import UNLABELLED
 from tag2mask.data.masks import encode_mask
 from tag2mask.engine.training import TrainingStage
-from tag2mask.methods.registry import METHODS, find_method
+from tag2mask.methods.registry import DEFAULT_METHOD, METHODS, find_method
 from tag2mask.runs.folder import RunResult
-from tag2mask.runs.settings import PRESETS, Configuration, as_arguments, method_parser, parse_arguments
+from tag2mask.runs.presets import PRESETS, choose
+from tag2mask.runs.settings import Configuration, as_arguments, method_parser, parse_arguments
 from tests.builders import shapes_environment
 from tests.conftest import ROOT
 
@@ -89,7 +90,9 @@ def anchors(page: Path) -> set[str]:
 def parse(words: list[str]) -> Configuration | None:
     """Parses a command line as `tag2mask` would, without running it."""
     if words[:1] == ["run"]:
-        return parse_arguments(find_method(words[1]), [word for word in words[2:] if word != "--dry-run"])
+        name, given = (None, words[1:]) if words[1].startswith("-") else (words[1], words[2:])
+        choice = choose(name, [word for word in given if word != "--dry_run"])
+        return parse_arguments(choice.method, choice.arguments)
     _parser().parse_args(words)
     return None
 
@@ -151,7 +154,7 @@ def test_documented_command_lines_parse(page: Path, tmp_path: Path, monkeypatch:
 
 def test_the_readme_shows_every_step_of_the_main_job() -> None:
     lines = command_lines(ROOT / "README.md")
-    for step in ("run cam", "predict", "evaluate", "--dry-run", "--tags", "--device cuda"):
+    for step in ("run cam", "predict", "evaluate", "--dry_run", "--tags", "--device cuda"):
         assert any(step in line for line in lines), f"README shows no {step}"
 
 
@@ -233,6 +236,10 @@ def test_the_settings_page_has_every_setting_with_its_default(method: str) -> No
     assert {name: default for name, default in told.items() if name in code} == code
 
 
+def test_the_settings_page_names_the_default_method() -> None:
+    assert f"It takes the default one, `{DEFAULT_METHOD}`," in (DOCS / "settings.md").read_text()
+
+
 def test_the_crf_page_has_every_parameter_with_its_default() -> None:
     rows = re.findall(r"^\| `(\w+)` \| `([^`]+)` \|", (DOCS / "dense-crf.md").read_text(), flags=re.MULTILINE)
     parameters = tag2mask.dense_crf.__kwdefaults__
@@ -271,7 +278,9 @@ def check_python(text: str) -> None:
         if extra:
             assert verb is tag2mask.run, f"{ast.unparse(node)} has no {', '.join(extra)}"
             settings = {name: ast.literal_eval(value) for name, value in extra.items()}
-            parse_arguments(find_method(ast.literal_eval(node.args[0])), as_arguments({"data": "x", **settings}))
+            name = ast.literal_eval(node.args[0]) if node.args else None
+            choice = choose(name, as_arguments({"data": "x", **settings}))
+            parse_arguments(choice.method, choice.arguments)
 
 
 @pytest.mark.parametrize("page", [ROOT / "README.md", DOCS / "python.md", DOCS / "dense-crf.md"], ids=lambda p: p.name)

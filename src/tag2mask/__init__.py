@@ -1,7 +1,7 @@
 """tag2mask: from image tags to pixel masks.
 
-The verbs are the names in ``__all__``, `run`, `predict`, `evaluate`, `report` and `demo` first among them; `dense_crf`
-and the module `ssdd` are useful on their own.
+The verbs are the names in ``__all__``: `run`, `predict`, `evaluate`, `report` and `demo` first among them, `load_model`
+and `cams` for notebooks. `kernels`, `losses` and `ssdd` are modules of functions that are useful on their own.
 """
 
 import importlib
@@ -20,6 +20,8 @@ _HOMES = {
     "evaluate": "tag2mask.api.evaluate",
     "demo": "tag2mask.api.demo",
     "report": "tag2mask.api.report",
+    "load_model": "tag2mask.api.model",
+    "cams": "tag2mask.api.cams",
     "list_methods": "tag2mask.api.lists",
     "list_backbones": "tag2mask.api.lists",
     "list_workspace": "tag2mask.runs.listing",
@@ -33,16 +35,20 @@ _HOMES = {
     "Tag2MaskError": "tag2mask.errors",
 }
 
-_MODULES = ("ssdd",)
+_MODULES = ("kernels", "losses", "ssdd")
 
 __all__ = [*_HOMES, *_MODULES, "__version__"]
 
 if TYPE_CHECKING:
+    from tag2mask import kernels as kernels
+    from tag2mask import losses as losses
     from tag2mask import ssdd as ssdd
+    from tag2mask.api.cams import cams as cams
     from tag2mask.api.demo import demo as demo
     from tag2mask.api.evaluate import evaluate as evaluate
     from tag2mask.api.lists import list_backbones as list_backbones
     from tag2mask.api.lists import list_methods as list_methods
+    from tag2mask.api.model import load_model as load_model
     from tag2mask.api.predict import predict as predict
     from tag2mask.api.report import report as report
     from tag2mask.api.run import run as run
@@ -64,3 +70,8 @@ def __getattr__(name: str) -> Any:
     if name in _MODULES:
         return importlib.import_module(f"tag2mask.{name}")
     raise AttributeError(f"module 'tag2mask' has no attribute '{name}'")
+
+
+def __dir__() -> list[str]:
+    # What completion in a notebook shows: the verbs, before any of them is loaded, and none of this module's imports.
+    return sorted({*(name for name in globals() if name.startswith("__")), *__all__})

@@ -11,7 +11,7 @@ class Tag2MaskError(Exception):
 
 
 class DataError(Tag2MaskError):
-    """A data set, photograph, mask, tag table or list cannot be used as it is."""
+    """A data set, image, mask, tag table or list cannot be used as it is."""
 
 
 class SettingsError(Tag2MaskError):
@@ -27,7 +27,7 @@ class WorkspaceError(Tag2MaskError):
 
 
 def full_memory(error: BaseException) -> str:
-    """What to tell of an error that says that a memory is full; empty if it says something else."""
+    """Advice on an error that says that a memory is full; empty if it says something else."""
     # torch is not imported for its error's sake: `--help` would wait for it.
     if type(error).__name__ == "OutOfMemoryError":
         return "the device's memory is full; a smaller batch_size or crop needs less"

@@ -7,45 +7,21 @@ import pytest
 import torch
 from PIL import Image
 
-from tag2mask.api.predict import predict, prediction_settings
+from tag2mask.api.model import prediction_settings
+from tag2mask.api.predict import predict
 from tag2mask.base.settings import canonical
 from tag2mask.data.masks import overlay, read_mask
 from tag2mask.engine.environment import Runtime
 from tag2mask.errors import DataError, WeightsError
 from tag2mask.networks.backbones import create_backbone
 from tag2mask.networks.classifier import Classifier
-from tag2mask.networks.inference import InferenceSettings
-from tag2mask.networks.model_file import ModelHeader, save_model
-from tag2mask.networks.segmenter import HeadSettings, Segmenter
-from tag2mask.stages.crf import CRFSettings
+from tag2mask.networks.model_file import save_model
+from tag2mask.networks.segmenter import Segmenter
 from tag2mask.stages.predict import PredictionSettings, predict_mask
+from tests.api.conftest import HEADER, SETTINGS
 
-HEAD = HeadSettings(width=8, dilations=(2,))
-SETTINGS = PredictionSettings(InferenceSettings(long_side=32), use_crf=True, crf=CRFSettings(iterations=1))
-HEADER = ModelHeader(
-    kind="segmenter",
-    classes=("disc", "square"),
-    backbone={"name": "tf_efficientnet_lite0", "output_stride": 16, "block": "blocks.1"},
-    head=canonical(HEAD),
-    inference=canonical(SETTINGS),
-    weights={},
-    training={},
-)
 RUNTIME = Runtime(device="cpu", threads=1)
-
-
-@pytest.fixture(scope="module")
-def network() -> Segmenter:
-    torch.manual_seed(0)
-    backbone = create_backbone("tf_efficientnet_lite0", block="blocks.1", weights="none")
-    made = Segmenter(backbone, 3, HEAD)
-    made.eval()
-    last: Any = made.head[-1]  # type: ignore[index]
-    # Scores around zero that differ clearly, so that every class wins somewhere.
-    torch.nn.init.normal_(last.weight)
-    with torch.no_grad():
-        last.bias -= made(torch.rand(4, 3, 32, 32) * 2 - 1).mean((0, 2, 3))
-    return made
+MACHINE: dict[str, Any] = {"device": "cpu", "threads": 1}
 
 
 @pytest.fixture
@@ -67,7 +43,7 @@ def photographs(tmp_path: Path) -> Path:
 
 
 def test_masks_and_overlays_are_written(model: Path, photographs: Path, network: Segmenter, tmp_path: Path) -> None:
-    written = predict(model, photographs, tmp_path / "out", runtime=RUNTIME, quiet=True)
+    written = predict(model, photographs, tmp_path / "out", **MACHINE, quiet=True)
     assert [item.photograph.name for item in written] == ["a.png", "a.bmp", "b.jpg"]
     for item in written:
         image = np.asarray(Image.open(item.photograph))
@@ -84,7 +60,7 @@ def test_masks_and_overlays_are_written(model: Path, photographs: Path, network:
 def test_the_crf_can_be_left_out(model: Path, photographs: Path, tmp_path: Path) -> None:
     masks = {}
     for use_crf in (None, True, False):
-        (item,) = predict(model, photographs / "a.png", tmp_path, use_crf=use_crf, runtime=RUNTIME, quiet=True)
+        (item,) = predict(model, photographs / "a.png", tmp_path, use_crf=use_crf, **MACHINE, quiet=True)
         masks[use_crf] = read_mask(item.mask)
     assert np.array_equal(masks[None], masks[True])
     assert not np.array_equal(masks[True], masks[False])
@@ -93,9 +69,7 @@ def test_the_crf_can_be_left_out(model: Path, photographs: Path, tmp_path: Path)
 def predicted_classes(model: Path, photographs: Path, rows: str) -> dict[str, set[int]]:
     table = photographs.parent / "tags.csv"
     table.write_text(f"image_path,label\n{rows}")
-    written = predict(
-        model, photographs, photographs.parent / "out", tags=table, use_crf=False, runtime=RUNTIME, quiet=True
-    )
+    written = predict(model, photographs, photographs.parent / "out", tags=table, use_crf=False, **MACHINE, quiet=True)
     return {item.photograph.name: set(np.unique(read_mask(item.mask)).tolist()) for item in written}
 
 

@@ -10,7 +10,6 @@ from PIL import Image
 import tag2mask
 import tag2mask.api.superpixels
 from tag2mask.data.label_maps import read_label_map
-from tag2mask.engine.environment import Runtime
 from tag2mask.errors import DataError, SettingsError
 
 OPTIONS: dict[str, Any] = {
@@ -18,7 +17,8 @@ OPTIONS: dict[str, Any] = {
     "weights": "none",
     "long_side": 48,
     "tau": 0.05,
-    "runtime": Runtime(device="cpu", threads=1),
+    "device": "cpu",
+    "threads": 1,
 }
 
 
@@ -51,7 +51,7 @@ def test_threads_do_not_change_results(tmp_path: Path) -> None:
         tag2mask.superpixels(
             tmp_path / "photos",
             tmp_path / str(threads),
-            **{**OPTIONS, "runtime": Runtime(device="cpu", threads=threads)},
+            **{**OPTIONS, "threads": threads},
             quiet=True,
         )
         for threads in (1, 3)

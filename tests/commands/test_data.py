@@ -9,8 +9,8 @@ from typing import get_args
 import pytest
 
 from tag2mask.cli import main
-from tag2mask.data.convert import Target
 from tag2mask.data.datasets import Layout, open_dataset
+from tag2mask.data.writers import Target
 from tests.builders import write_shapes
 
 

@@ -20,8 +20,8 @@ def test_options_reach_the_verb(monkeypatch: pytest.MonkeyPatch, capsys: pytest.
         "--data d --workspace w --out there --photographs 5 --tau 0.1 0.6 --config c.yaml --train_list l --threads 1"
     )
     assert main(["study", "superpixels", *words.split(), "--device", "cpu", "--layout", "voc"]) == 0
-    runtime = seen.pop("runtime")
-    assert (runtime.device, runtime.threads) == ("cpu", 1)
+    machine = {name: seen.pop(name) for name in ("device", "precision", "threads")}
+    assert machine == {"device": "cpu", "precision": "32-true", "threads": 1}
     assert seen == {
         "data": "d",
         "workspace": "w",

@@ -297,7 +297,7 @@ def test_the_largest_and_the_smallest_photograph(home: Path, data: Path, tmp_pat
 @pytest.mark.parametrize(("name", "size"), [("huge", (6000, 4000)), ("dot", (1, 1))])
 def test_masks_of_the_largest_and_the_smallest(home: Path, tmp_path: Path, name: str, size: tuple[int, int]) -> None:
     Image.new("RGB", size, (220, 60, 40)).save(tmp_path / f"{name}.png", compress_level=1)
-    assert main([*predict(home, tmp_path / f"{name}.png", tmp_path / "out"), "--no-crf"]) == 0
+    assert main([*predict(home, tmp_path / f"{name}.png", tmp_path / "out"), "--no_crf"]) == 0
     assert read_mask(tmp_path / "out" / "masks" / f"{name}.png").shape[::-1] == size
     with Image.open(tmp_path / "out" / "overlays" / f"{name}.jpg") as image:
         assert image.size == size

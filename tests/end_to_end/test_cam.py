@@ -94,7 +94,7 @@ def test_supervised_shares_its_stages_with_the_bound(home: Path, capsys: pytest.
 
 
 def test_a_changed_late_setting_keeps_the_early_stages(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    changed = words(home, "--seeds.foreground_threshold", "0.3", "--pictures", "0", "--dry-run")
+    changed = words(home, "--seeds.foreground_threshold", "0.3", "--pictures", "0", "--dry_run")
     assert main(changed) == 0
     lines = {line.split("-")[0]: line for line in capsys.readouterr().out.splitlines()}
     assert "cached" in lines["classifier"]
@@ -108,7 +108,7 @@ def test_a_changed_late_setting_keeps_the_early_stages(home: Path, capsys: pytes
 def test_dry_run_writes_nothing_and_estimates(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_shapes(tmp_path / "data")
     (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(TINY))
-    assert main(words(tmp_path, "--dry-run")) == 0
+    assert main(words(tmp_path, "--dry_run")) == 0
     out = capsys.readouterr().out
     assert out.count("to do") == 12
     assert "in all, roughly" in out

@@ -154,7 +154,7 @@ class Followed:
     @property
     def training(self) -> str:
         """The line that trains."""
-        return next(line for line in self.status if line.startswith("tag2mask run") and "--dry-run" not in line)
+        return next(line for line in self.status if line.startswith("tag2mask run") and "--dry_run" not in line)
 
     def give(self, line: str) -> None:
         """Gives one command line."""
@@ -199,7 +199,7 @@ def test_every_command_succeeds(followed: Followed) -> None:
     failed = {line: followed.output[line] for line, status in followed.status.items() if status}
     assert not failed
     spoken = " ".join(followed.status)
-    steps = ("data check", "--dry-run", "run cam", "report", "predict", "--tags", "evaluate", "data convert", "prune")
+    steps = ("data check", "--dry_run", "run cam", "report", "predict", "--tags", "evaluate", "data convert", "prune")
     for step in steps:
         assert step in spoken, f"README's quick start has no {step}"
 
@@ -212,7 +212,7 @@ def test_the_check_tells_what_is_there(followed: Followed) -> None:
 
 
 def test_a_dry_run_leaves_nothing(followed: Followed) -> None:
-    dry = next(line for line in followed.status if "--dry-run" in line)
+    dry = next(line for line in followed.status if "--dry_run" in line)
     assert "to do" in followed.output[dry]
     assert list(followed.status).index(dry) < list(followed.status).index(followed.training)
     assert not followed.workspace_after[dry]

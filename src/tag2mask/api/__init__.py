@@ -1,1 +1,1 @@
-"""What users import: one module per verb."""
+"""The functions that users import: one module per verb."""

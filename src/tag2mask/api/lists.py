@@ -1,4 +1,4 @@
-"""What there is to choose from."""
+"""Lists to choose from: methods and backbones."""
 
 from tag2mask.methods.registry import METHODS, Method
 from tag2mask.networks.backbones import BackboneInfo

@@ -1,34 +1,26 @@
 """Masks of photographs by a model file."""
 
-import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import torch
 from PIL import Image
 
+from tag2mask.api.model import load_model
 from tag2mask.base.files import atomic_path, write_bytes
-from tag2mask.data.csv_folder import LabelRow, read_label_table
 from tag2mask.data.images import read_image
 from tag2mask.data.masks import encode_mask, overlay
 from tag2mask.data.photographs import find_photographs
 from tag2mask.data.records import tag_ids
-from tag2mask.engine.environment import Runtime
+from tag2mask.data.tag_table import LabelRow, read_label_table
 from tag2mask.engine.progress import Reporter
 from tag2mask.engine.stage import map_in_order
-from tag2mask.errors import DataError, SettingsError, WeightsError
-from tag2mask.networks.inference import InferenceSettings
-from tag2mask.networks.model_file import ModelHeader, load_model
-from tag2mask.networks.segmenter import Segmenter
-from tag2mask.stages.crf import CRFSettings
-from tag2mask.stages.predict import PredictionSettings, predict_mask
+from tag2mask.errors import DataError
 
 
 @dataclass(frozen=True)
 class Predicted:
-    """What `predict` wrote for one photograph."""
+    """Files that `predict` wrote for one image."""
 
     photograph: Path
     mask: Path
@@ -42,7 +34,9 @@ def predict(
     *,
     tags: str | Path | None = None,
     use_crf: bool | None = None,
-    runtime: Runtime | None = None,
+    device: str = "auto",
+    precision: str = "32-true",
+    threads: int = 0,
     quiet: bool = False,
 ) -> list[Predicted]:
     """Masks and overlays of photographs at their own size.
@@ -53,7 +47,9 @@ def predict(
         out: gets ``masks/`` (palette PNG) and ``overlays/`` (JPEG), named like the photographs.
         tags: CSV of image_path,label: masks are restricted to a photograph's tags.
         use_crf: refine with the dense CRF; as the model's run did by default.
-        runtime: device, precision and threads.
+        device: "auto", "cpu", "cuda" or "cuda:1".
+        precision: "32-true" or "bf16-mixed".
+        threads: of the processor; 0 takes all.
         quiet: no progress.
 
     Returns:
@@ -62,31 +58,18 @@ def predict(
     Raises:
         Tag2MaskError: a file is missing or unreadable, or two photographs would give one mask.
     """
-    runtime = (runtime or Runtime()).resolved()
-    runtime.apply()
-    network, header = load_model(Path(model), device=runtime.torch_device)
-    if not isinstance(network, Segmenter):
-        raise WeightsError(
-            f"{model}: a model of kind '{header.kind}' makes no masks; give the model.safetensors of a run"
-        )
-    # The memory layout of a run's own predictions: another can change bits.
-    runtime.place(network)
-    try:
-        settings = prediction_settings(header)
-    except (KeyError, TypeError, ValueError, AttributeError, SettingsError) as error:
-        raise WeightsError(f"{model}: its header does not say how masks are made ({error})") from error
-    if use_crf is not None:
-        settings = dataclasses.replace(settings, use_crf=use_crf)
+    trained = load_model(model, device=device, precision=precision, threads=threads)
+    settings = trained.prediction_settings(use_crf=use_crf)
     if isinstance(photographs, str | Path):
         photographs = [photographs]
     names = find_photographs([Path(path) for path in photographs], out=Path(out))
-    known = _known_tags(Path(tags), header.classes) if tags else None
+    known = _known_tags(Path(tags), trained.classes) if tags else None
 
     def make(named: tuple[str, Path]) -> tuple[Predicted, tuple[int, ...]]:
         name, path = named
         class_ids = None if known is None else known(path, name)
         image = read_image(path)
-        mask = predict_mask(network, torch.from_numpy(image).permute(2, 0, 1), settings, runtime, class_ids=class_ids)
+        mask = trained.mask(image, settings, class_ids)
         mask_path, overlay_path = Path(out) / "masks" / f"{name}.png", Path(out) / "overlays" / f"{name}.jpg"
         write_bytes(mask_path, encode_mask(mask))
         overlay_path.parent.mkdir(parents=True, exist_ok=True)
@@ -97,7 +80,7 @@ def predict(
     written = []
     reporter = Reporter(quiet=quiet)
     with reporter.task("predict", len(names)) as task:
-        for predicted, (height, width) in map_in_order(make, names.items(), runtime.on_device_at_a_time):
+        for predicted, (height, width) in map_in_order(make, names.items(), trained.runtime.on_device_at_a_time):
             if height * width > settings.inference.max_pixels:
                 reporter.say(
                     f"{predicted.photograph}: {width}x{height} was segmented at {settings.inference.max_pixels} pixels "
@@ -108,22 +91,8 @@ def predict(
     return written
 
 
-def prediction_settings(header: ModelHeader) -> PredictionSettings:
-    """How a model file says masks are to be made."""
-    content = header.inference
-    if "inference" not in content:
-        return PredictionSettings(inference=_inference(content))
-    return PredictionSettings(
-        inference=_inference(content["inference"]), use_crf=content["use_crf"], crf=CRFSettings(**content["crf"])
-    )
-
-
-def _inference(content: dict[str, Any]) -> InferenceSettings:
-    return InferenceSettings(**{**content, "scales": tuple(content["scales"])})
-
-
 def _known_tags(table: Path, classes: Sequence[str]) -> Callable[[Path, str], tuple[int, ...]]:
-    """Function of (photograph, name) that gives the class ids the table tags it with."""
+    """Function of (image, name) that gives the class ids the table tags it with."""
     rows = {Path(row.image_path).with_suffix("").as_posix(): row for row in read_label_table(table)}
     by_stem: dict[str, list[LabelRow]] = {}
     for name, row in rows.items():

@@ -63,7 +63,7 @@ def study_dcp(
         raise SettingsError(f"photographs: {photographs} must be above 0")
     given = {"data": data, "workspace": workspace, "layout": layout, "train_list": train_list, **settings}
     configuration = _configuration(config, given)
-    # As a run does it, so that photographs are held out of the same training.
+    # As a run does it, so that images are held out of the same training.
     dataset, _ = configuration.run.dataset(configuration.runtime.seed)
     env = Environment(dataset, Workspace(Path(workspace)), configuration.runtime, Reporter(quiet=quiet))
     method = configuration.settings

@@ -32,7 +32,9 @@ def study_superpixels(
     settings: StudySettings | None = None,
     layout: Layout = "auto",
     train_list: str = "train",
-    runtime: Runtime | None = None,
+    device: str = "auto",
+    precision: str = "32-true",
+    threads: int = 0,
     quiet: bool = False,
 ) -> SuperpixelStudyResult:
     """Compares discovered superpixels with other features, other rules and other algorithms.
@@ -51,7 +53,9 @@ def study_superpixels(
         settings: the settings, in place of `config`.
         layout: of the data: "auto", "voc", "csv", "folders" or "coco".
         train_list: VOC's and COCO's layout: name or path of the list.
-        runtime: device, precision and threads.
+        device: "auto", "cpu", "cuda" or "cuda:1".
+        precision: "32-true" or "bf16-mixed".
+        threads: of the processor; 0 takes all.
         quiet: no progress.
 
     Returns:
@@ -68,6 +72,7 @@ def study_superpixels(
     if tau is not None:
         chosen = dataclasses.replace(chosen, taus=tuple(sorted(set(tau))))
     dataset = _studied(open_dataset(data, layout=layout, train_list=train_list), chosen.photographs)
+    runtime = Runtime(device=device, precision=precision, threads=threads)
     env = Environment(dataset, Workspace(Path(workspace)), runtime, Reporter(quiet=quiet))
     env.workspace.check_free()
     study = build_study(chosen, env.runtime)
@@ -92,10 +97,10 @@ def read_study_settings(path: str | Path) -> StudySettings:
 
 
 def _studied(dataset: Dataset, photographs: int) -> Dataset:
-    """The photographs of the study as the only list of a data set.
+    """The images of the study as the only list of a data set.
 
     Raises:
-        DataError: no training photograph has a true mask.
+        DataError: no training image has a true mask.
     """
     masked = [sample for sample in dataset.train if sample.mask is not None]
     if not masked:

@@ -1,4 +1,4 @@
-"""What tag2mask does with photographs alone, no tags and no trained model, as functions like those of `verbs`."""
+"""Superpixels of photographs alone: no tags and no trained model."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -24,12 +24,12 @@ _JPEG_QUALITY = 90
 
 @dataclass(frozen=True)
 class Superpixels:
-    """What `superpixels` wrote for one photograph.
+    """Files that `superpixels` wrote for one image.
 
     Attributes:
-        photograph: the photograph.
+        photograph: the image file.
         labels: 16-bit greyscale PNG of its size, superpixels from 0.
-        boundaries: JPEG of the photograph with the superpixels' borders.
+        boundaries: JPEG of the image with the superpixels' borders.
         count: number of superpixels.
     """
 
@@ -50,7 +50,9 @@ def superpixels(
     centre: KeyCentre = "bias",
     highest_first: bool = False,
     use_crf: bool = True,
-    runtime: Runtime | None = None,
+    device: str = "auto",
+    precision: str = "32-true",
+    threads: int = 0,
     quiet: bool = False,
 ) -> list[Superpixels]:
     """Superpixels of photographs, discovered in the keys of a self-supervised transformer; nothing is trained.
@@ -68,7 +70,9 @@ def superpixels(
         centre: subtract the layer's key bias ("bias"), the mean key ("mean") or nothing ("none").
         highest_first: take seeds of the highest degree first.
         use_crf: bring superpixels to the photograph's edges with the dense CRF.
-        runtime: device, precision and threads.
+        device: "auto", "cpu", "cuda" or "cuda:1".
+        precision: "32-true" or "bf16-mixed".
+        threads: of the processor; 0 takes all.
         quiet: no progress.
 
     Returns:
@@ -91,7 +95,7 @@ def superpixels(
     )
     if not use_crf:
         settings = replace(settings, crf=replace(settings.crf, iterations=0))
-    runtime = (runtime or Runtime()).resolved()
+    runtime = Runtime(device=device, precision=precision, threads=threads).resolved()
     runtime.apply()
     if isinstance(photographs, str | Path):
         photographs = [photographs]

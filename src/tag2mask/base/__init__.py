@@ -1,1 +1,1 @@
-"""What every room stands on: settings, files, text, processors."""
+"""Foundations of every room: settings, files, text, processors."""

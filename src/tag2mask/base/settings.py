@@ -54,5 +54,5 @@ def canonical(value: Any, *, for_fingerprint: bool = False) -> Any:
 
 
 def _default(field: dataclasses.Field[Any]) -> Any:
-    """What a dataclass's field is if nobody sets it; `dataclasses.MISSING` where that cannot be."""
+    """Default of a dataclass's field; `dataclasses.MISSING` where it has none."""
     return field.default if field.default_factory is dataclasses.MISSING else field.default_factory()

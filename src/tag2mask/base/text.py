@@ -8,12 +8,21 @@ def plural(count: int, one: str, several: str = "") -> str:
         count: the number; 0 takes the form for several.
         one: the form for one.
         several: the other; by default `one` with an s.
+
+    Example:
+        >>> plural(0, "run"), plural(1, "run"), plural(2, "was", "were")
+        ('runs', 'run', 'were')
     """
     return one if count == 1 else several or f"{one}s"
 
 
 def duration(seconds: float) -> str:
-    """Seconds as people say them: ``"42 s"``, ``"3 min 20 s"``, ``"2 h 05 min"``."""
+    """Seconds as people say them: ``"42 s"``, ``"3 min 20 s"``, ``"2 h 05 min"``.
+
+    Example:
+        >>> duration(200)
+        '3 min 20 s'
+    """
     if seconds < 60:
         return f"{seconds:.0f} s"
     minutes, rest = divmod(round(seconds), 60)

@@ -8,7 +8,7 @@ from tag2mask.commands.parsers import TRUTH, add_allow_pickle, add_command, add_
 
 if TYPE_CHECKING:
     from tag2mask.commands.parsers import Commands
-    from tag2mask.data.check import DataCheck
+    from tag2mask.data.findings import DataCheck
 
 CHECK_HELP = """\
 Reads every table, photograph and mask of a data set, tells what is in it and lists everything that is wrong with it.
@@ -70,7 +70,8 @@ def _reading(arguments: argparse.Namespace) -> dict[str, Any]:
 
 def _check(arguments: argparse.Namespace) -> int:
     from tag2mask.base.files import write_json
-    from tag2mask.data.check import UnusableData, check_data
+    from tag2mask.data.check import check_data
+    from tag2mask.data.findings import UnusableData
     from tag2mask.engine.progress import Reporter
 
     found: DataCheck | UnusableData

@@ -1,4 +1,4 @@
-"""What all commands' parsers share."""
+"""Parts that all commands' parsers share."""
 
 import argparse
 from collections.abc import Callable
@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 
 Handler = Callable[[argparse.Namespace], int]
 TRUTH = {"true": True, "false": False}
-"""What the words of a flag mean that can be given alone or with its value, as a run's settings are."""
+"""Values of the words of a flag that can be given alone or with its value, as a run's settings are."""
 
 
 def add_command(
@@ -46,7 +46,7 @@ def add_machine(parser: argparse.ArgumentParser) -> None:
 
 
 def machine_of(arguments: argparse.Namespace) -> dict[str, Any]:
-    """What `add_machine` added, as settings of a `Runtime`."""
+    """Values of the options of `add_machine`, as settings of a `Runtime`."""
     return {name: getattr(arguments, name) for name in ("device", "precision", "threads")}
 
 

@@ -90,7 +90,6 @@ def _add_data(parser: argparse.ArgumentParser, data: str, out: str) -> None:
 
 def _superpixels(arguments: argparse.Namespace) -> int:
     from tag2mask.api.study_superpixels import study_superpixels
-    from tag2mask.engine.environment import Runtime
 
     result = study_superpixels(
         arguments.data,
@@ -101,7 +100,7 @@ def _superpixels(arguments: argparse.Namespace) -> int:
         config=arguments.config,
         layout=arguments.layout,
         train_list=arguments.train_list,
-        runtime=Runtime(**machine_of(arguments)),
+        **machine_of(arguments),
     )
     return _told(result)
 

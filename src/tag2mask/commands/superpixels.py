@@ -58,14 +58,13 @@ def register(commands: "Commands") -> None:
         default="bias",
         help="what is subtracted from keys: the layer's key bias, the mean key, nothing (default: %(default)s)",
     )
-    parser.add_argument("--highest-first", action="store_true", help="begin with the most connected patches")
-    parser.add_argument("--no-crf", action="store_true", help="leave the dense CRF out: borders follow patches")
+    parser.add_argument("--highest_first", action="store_true", help="begin with the most connected patches")
+    parser.add_argument("--no_crf", action="store_true", help="leave the dense CRF out: borders follow patches")
     add_machine(parser)
 
 
 def _superpixels(arguments: argparse.Namespace) -> int:
     from tag2mask.api.superpixels import superpixels
-    from tag2mask.engine.environment import Runtime
 
     written = superpixels(
         arguments.photographs,
@@ -77,7 +76,7 @@ def _superpixels(arguments: argparse.Namespace) -> int:
         centre=arguments.centre,
         highest_first=arguments.highest_first,
         use_crf=not arguments.no_crf,
-        runtime=Runtime(**machine_of(arguments)),
+        **machine_of(arguments),
     )
     mean, out = sum(found.count for found in written) / len(written), Path(arguments.out)
     print(f"{mean:.1f} superpixels per photograph on average")

@@ -1,23 +1,23 @@
-"""What a run's page shows, as plain values: whoever draws the page needs to know nothing of runs and stages."""
+"""Content of a run's page as plain values: whoever draws the page needs to know nothing of runs and stages."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
 LayerKind = Literal["photo", "cover", "picture"]
-"""How a layer's pixels are to be shown: the photograph itself; a cover with transparent parts, laid over the photograph
-(a mask, a heat map); or an opaque picture that stands beside it."""
+"""Display of a layer: the image itself; a cover with transparent parts, laid over the image (a mask, a heat map); or an
+opaque picture that stands beside it."""
 
 
 @dataclass(frozen=True)
 class Layer:
-    """One picture of a photograph: itself, a CAM, a mask, or whatever a stage draws.
+    """One picture of an image: itself, a CAM, a mask, or whatever a stage draws.
 
     Args:
         name: as columns are called in reports: "photograph", "CAM", "pseudo-label", "prediction", "truth".
         kind: how it is shown.
         media_type: "image/png", "image/jpeg" or "image/webp".
-        data: the file. A cover may be of lower resolution than the photograph; it is stretched over it.
+        data: the file. A cover may be of lower resolution than the image; it is stretched over it.
     """
 
     name: str
@@ -28,16 +28,16 @@ class Layer:
 
 @dataclass(frozen=True)
 class Card:
-    """One photograph of the gallery.
+    """One image of the gallery.
 
     Args:
-        id: the photograph's id.
+        id: the image's id.
         split: the list it is on, as the data set names it.
         tags: ids of the classes it is tagged with, from 1.
         present: ids of the foreground classes in its true mask, empty without truth.
         size: (height, width) of the original.
-        scores: mean IoU within this photograph by the name of the result ("pseudo_labels", "val"); empty without truth.
-        layers: the photograph first, then what was made of it, in the order of the method's steps, truth last.
+        scores: mean IoU within this image by the name of the result ("pseudo_labels", "val"); empty without truth.
+        layers: the image first, then what was made of it, in the order of the method's steps, truth last.
     """
 
     id: str
@@ -147,7 +147,7 @@ class ReportContent:
         stages: in the order they were made.
         settings: the run's settings as YAML.
         cards: the gallery, made one by one: not all of it need fit into memory.
-        cards_total: how many photographs the run had, of which the cards may be a part.
+        cards_total: how many images the run had, of which the cards may be a part.
         rankings: results that cards can be ordered by, the first one by default; empty without truth.
     """
 

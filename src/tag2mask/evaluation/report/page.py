@@ -102,7 +102,7 @@ def _readable(name: str) -> str:
 
 
 def _headline(text: str) -> tuple[str, str, str]:
-    """What stands before, in and after the first figure of a line, for that figure to be set large."""
+    """A line split into before, in and after its first figure, for that figure to be set large."""
     match = _FIGURE.fullmatch(text)
     return (match["before"], match["figure"], match["after"].lstrip(",; ")) if match else ("", "", text)
 
@@ -142,7 +142,7 @@ def _training(training: Training) -> dict[str, Any]:
 
 
 def _cards(content: ReportContent) -> Iterator[tuple[dict[str, Any], list[str]]]:
-    """What is known of each photograph, needed to sort and filter at once, and apart from it the heavy pictures."""
+    """Facts of each image, needed to sort and filter at once, and apart from them the heavy pictures."""
     for card in content.cards:
         yield _facts(card), [_data_url(layer.data, layer.media_type) for layer in card.layers]
 
