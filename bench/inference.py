@@ -41,9 +41,9 @@ Make = Callable[[Sample], bytes]
 
 PARTS: dict[str, list[tuple[Any, str]]] = {
     "reading": [
-        (activation_maps, "load_photograph"),
-        (frozen_features, "load_photograph"),
-        (predict, "load_photograph"),
+        (activation_maps, "load_image"),
+        (frozen_features, "load_image"),
+        (predict, "load_image"),
     ],
     "network": [(Classifier, "score_maps"), (Segmenter, "forward"), (ChainBackbone, "encode")],
     "CRF": [(CRFSettings, "apply")],

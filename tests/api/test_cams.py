@@ -13,7 +13,7 @@ from tag2mask.errors import SettingsError, WeightsError
 from tag2mask.evidence.cam import merge_score_maps
 from tag2mask.networks.backbones import create_backbone
 from tag2mask.networks.classifier import Classifier
-from tag2mask.networks.inference import ScaleSettings, photograph_scales
+from tag2mask.networks.inference import ScaleSettings, image_scales
 from tag2mask.networks.model_file import ModelHeader, save_model
 
 
@@ -34,7 +34,7 @@ def test_maps_of_a_trained_classifier_are_those_of_a_run(array: np.ndarray, tmp_
     settings = ScaleSettings(64, (1.0, 2.0))
     image = torch.from_numpy(array).permute(2, 0, 1)
     with torch.no_grad():
-        batches = list(photograph_scales(image, network.backbone, settings, torch.device("cpu")))
+        batches = list(image_scales(image, network.backbone, settings, torch.device("cpu")))
         maps = [network.score_maps(batch)[:, [2, 0]] for batch in batches]
         scores = torch.stack([network(batch).mean(0) for batch in batches]).mean(0)
     assert np.allclose(found.maps, merge_score_maps(maps, (90, 120)).numpy(), atol=1e-4)

@@ -17,7 +17,7 @@ from tag2mask.stages.evaluate import Evaluate
 from tag2mask.stages.frozen_features import EarlyFeatures, FrozenFeatures
 from tag2mask.stages.masking.train_masking import TrainMasking
 from tag2mask.stages.predict import Predict
-from tag2mask.stages.retrain import LabelTrainingPhotographs
+from tag2mask.stages.retrain import LabelTrainingImages
 from tag2mask.stages.segmenter_training import SegmenterTraining
 from tag2mask.stages.single_stage.train_single_stage import TrainSingleStage
 from tag2mask.stages.superpixel.superpixels import MakeSuperpixels
@@ -44,7 +44,7 @@ def test_a_stage_alone_has_its_own_number() -> None:
     ("base", "heir"),
     [
         *((SegmenterTraining, heir) for heir in HEIRS),
-        (Predict, LabelTrainingPhotographs),
+        (Predict, LabelTrainingImages),
         (FrozenFeatures, EarlyFeatures),
     ],
 )
@@ -63,7 +63,7 @@ def test_the_version_of_a_base_is_its_heirs_too(
         ("tag2mask.stages.segmentation_system", [TrainSegmenter, *HEIRS], [TrainClassifier, Predict]),
         ("tag2mask.stages.views", [TrainClassifier, TrainSegmenter, *HEIRS, FrozenFeatures], [Evaluate]),
         ("tag2mask.engine.training", [TrainClassifier, TrainSegmenter, *HEIRS], [MakeActivationMaps]),
-        ("tag2mask.networks.inference", [Predict, LabelTrainingPhotographs, MakeActivationMaps], []),
+        ("tag2mask.networks.inference", [Predict, LabelTrainingImages, MakeActivationMaps], []),
         ("tag2mask.refine.dense_crf", [Predict, MakeSuperpixels, TrainDynamic], [MakeActivationMaps]),
         ("tag2mask.evidence.superpixel", [MakeSuperpixels], [Predict, TrainSegmenter]),
         ("tag2mask.supervision.online_cams", [TrainSingleStage], [TrainSegmenter, TrainMasking]),

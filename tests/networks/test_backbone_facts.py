@@ -19,8 +19,8 @@ LITE0 = "tf_efficientnet_lite0"
 
 # of every family
 NAMES = [
-    *(LITE0, "mobilenetv2_100", "resnet18.tv_in1k", "resnet18d", "skresnet18", "resnet38", "vgg11", "vgg11_bn"),
-    *("vit_tiny_patch16_224", "vit_small_patch14_dinov2", "convnext_atto", "regnetx_002", "gernet_s", "cs3darknet_s"),
+    *(LITE0, "resnet18.tv_in1k", "resnet18d", "resnet38", "vgg11_bn"),
+    *("vit_tiny_patch16_224", "vit_small_patch14_dinov2", "convnext_atto", "regnetx_002"),
 ]
 CHOICES = [
     (name, stride)

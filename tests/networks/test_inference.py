@@ -15,9 +15,9 @@ from tag2mask.networks.inference import (
     InferenceSettings,
     ScaleSettings,
     bounded_size,
+    image_scales,
     label_map,
     normalise,
-    photograph_scales,
     segment,
 )
 from tag2mask.networks.segmenter import HeadSettings, Segmenter
@@ -61,15 +61,15 @@ def test_normalise_takes_bytes(network: Segmenter) -> None:
     ],
 )
 def test_sizes_of_the_scales(network: Segmenter, given: ScaleSettings, sizes: list[tuple[int, int]]) -> None:
-    batches = list(photograph_scales(IMAGE_40x56, network.backbone, given, CPU))
+    batches = list(image_scales(IMAGE_40x56, network.backbone, given, CPU))
     assert [tuple(batch.shape) for batch in batches] == [(2, 3, *size) for size in sizes]
 
 
 def test_the_mirror_image_is_the_second_of_the_batch(network: Segmenter) -> None:
-    (batch,) = photograph_scales(IMAGE_40x56, network.backbone, ScaleSettings(), CPU)
+    (batch,) = image_scales(IMAGE_40x56, network.backbone, ScaleSettings(), CPU)
     assert torch.equal(batch[0], normalise(IMAGE_40x56, network.backbone))
     assert torch.equal(batch[1], batch[0].flip(2))
-    (alone,) = photograph_scales(IMAGE_40x56, network.backbone, ScaleSettings(mirror=False), CPU)
+    (alone,) = image_scales(IMAGE_40x56, network.backbone, ScaleSettings(mirror=False), CPU)
     assert torch.equal(alone, batch[:1])
 
 

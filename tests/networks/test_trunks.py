@@ -9,7 +9,7 @@ from tag2mask.data.view import tiled_grid, tiled_view
 from tag2mask.errors import SettingsError
 from tag2mask.networks.backbones import create_backbone
 from tag2mask.networks.classifier import Classifier
-from tag2mask.networks.inference import InferenceSettings, ScaleSettings, photograph_scales, segment
+from tag2mask.networks.inference import InferenceSettings, ScaleSettings, image_scales, segment
 from tag2mask.networks.model_file import ModelHeader, load_model, save_model
 from tag2mask.networks.segmenter import HeadSettings, Segmenter
 from tag2mask.networks.trunks import JOINED, Trunks, part_view, single
@@ -85,7 +85,7 @@ def test_a_segmenter_on_several_networks_segments_whole_photographs(image: Tenso
 
 
 def test_batches_hold_the_mirror_image_of_every_size(image: Tensor) -> None:
-    (shown,) = photograph_scales(image, trunks(), ScaleSettings(), CPU)
+    (shown,) = image_scales(image, trunks(), ScaleSettings(), CPU)
     assert [tuple(part.shape[:1]) for part in shown] == [(2,), (2,), (2,)]
     for part in shown:
         assert torch.equal(part[1], part[0].flip(2))

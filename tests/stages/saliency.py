@@ -16,7 +16,7 @@ from tag2mask.runs.settings import Configuration, as_arguments, parse_arguments
 from tag2mask.stages.labels import LabelStage, encode_labels
 from tag2mask.stages.maps import MapStage
 from tag2mask.stages.saliency_maps import MakeSaliencyMaps, SaliencySettings, saliency_maps
-from tag2mask.stages.views import load_photograph
+from tag2mask.stages.views import load_image
 from tests.builders import TINY
 
 
@@ -40,7 +40,7 @@ class Above(LabelStage):
 
     def open(self, env: Environment) -> Callable[[Sample], bytes]:
         def make(sample: Sample) -> bytes:
-            image = load_photograph(sample)
+            image = load_image(sample)
             size = (image.shape[1], image.shape[2])
             map_ = to_view(self.saliency.load(env, sample.id), whole_view(size), SCORES)
             return encode_labels(sample, np.where(map_ > self.settings.threshold, sample.tags[0], 0).astype(np.uint8))
@@ -55,7 +55,7 @@ def write_maps(folder: Path, env: Environment, *, suffix: str = ".png", bits: in
     """A map of every training photograph, brighter to the right and each darker than the one before."""
     folder.mkdir()
     for number, sample in enumerate(env.dataset.train):
-        height, width = load_photograph(sample).shape[1:]
+        height, width = load_image(sample).shape[1:]
         values = np.tile(np.linspace(0, 1, width), (height, 1)) * (1 - 0.1 * number)
         levels = np.rint(values * (2**bits - 1)).astype(np.uint16 if bits == 16 else np.uint8)
         Image.fromarray(levels).save(folder / f"{sample.id}{suffix}")

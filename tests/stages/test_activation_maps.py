@@ -13,7 +13,7 @@ from tag2mask.engine.stage import PerImageStage, map_threads
 from tag2mask.errors import SettingsError, WorkspaceError
 from tag2mask.evaluation.segmentation import ConfusionMatrix
 from tag2mask.evidence.cam import merge_score_maps
-from tag2mask.networks.inference import photograph_scales
+from tag2mask.networks.inference import image_scales
 from tag2mask.stages.activation_maps import (
     ActivationMaps,
     ActivationMapSettings,
@@ -24,7 +24,7 @@ from tag2mask.stages.activation_maps import (
 )
 from tag2mask.stages.train_classifier import TrainClassifier
 from tag2mask.stages.train_segmenter import TrainSegmenter
-from tag2mask.stages.views import load_photograph
+from tag2mask.stages.views import load_image
 from tests.stages.conftest import Finished
 
 UNTAGGED = "shape_05"
@@ -59,13 +59,11 @@ def test_maps_are_the_classifiers(finished: Finished) -> None:
     stage, env = finished.stage(MakeActivationMaps), finished.env
     network = finished.stage(TrainClassifier).load(env, output_stride=16)
     sample = env.dataset.train.samples[0]
-    image = load_photograph(sample)
+    image = load_image(sample)
     with torch.no_grad():
         scores = [
             network.score_maps(batch)[:, [tag - 1 for tag in sample.tags]]
-            for batch in photograph_scales(
-                image, network.backbone, finished.settings.cams.inference, torch.device("cpu")
-            )
+            for batch in image_scales(image, network.backbone, finished.settings.cams.inference, torch.device("cpu"))
         ]
     expected = merge_score_maps(scores, (12, 16))
     found = stage.load(env, sample.id)

@@ -15,7 +15,7 @@ from tag2mask.stages.frozen_features import (
     FrozenFeatureSettings,
 )
 from tag2mask.stages.train_classifier import TrainClassifier
-from tag2mask.stages.views import load_photograph, view_photograph
+from tag2mask.stages.views import load_image, view_image
 from tests.stages.conftest import Finished
 
 
@@ -24,11 +24,11 @@ def test_features_are_the_frozen_blocks_of_photograph_and_mirror_image(finished:
     backbone = finished.settings.segmenter.backbone.create(env.runtime.seed).eval()
     views = finished.settings.segmenter.views
     for sample in stage.samples(env)[:3]:
-        image = load_photograph(sample)
+        image = load_image(sample)
         for mirror in (False, True):
             view = views.whole_view((image.shape[1], image.shape[2]), mirror=mirror)
             with torch.no_grad():
-                expected = backbone.encode(view_photograph(image, view, backbone)[None], "blocks.2")[0]
+                expected = backbone.encode(view_image(image, view, backbone)[None], "blocks.2")[0]
             found = stage.load(env, sample.id, mirror=mirror)
             assert found.dtype == torch.float32
             assert found.shape == stage.shape(env) == (40, 8, 8)
@@ -90,10 +90,10 @@ def test_early_features_are_averaged_to_the_grid(finished: Finished) -> None:
     stage.run(env)
     backbone = settings.backbone.create(env.runtime.seed).eval()
     sample = stage.samples(env)[1]
-    image = load_photograph(sample)
+    image = load_image(sample)
     view = settings.views.whole_view((image.shape[1], image.shape[2]), mirror=True)
     with torch.no_grad():
-        features = backbone.encode(view_photograph(image, view, backbone)[None], "blocks.1")
+        features = backbone.encode(view_image(image, view, backbone)[None], "blocks.1")
     assert features.shape == (1, 24, 16, 16)
     found = stage.load(env, sample.id, mirror=True)
     assert found.shape == stage.shape(env) == (24, 8, 8)
@@ -108,12 +108,12 @@ def test_features_of_the_classifier_are_its_own(finished: Finished) -> None:
     stage.run(env)
     trained = classifier.load(env).backbone
     sample = stage.samples(env)[0]
-    image = load_photograph(sample)
+    image = load_image(sample)
     view = settings.views.whole_view((image.shape[1], image.shape[2]), mirror=False)
     backbone = settings.backbone.create(env.runtime.seed).eval()
     take_weights(backbone, trained)
     with torch.no_grad():
-        expected = backbone.encode(view_photograph(image, view, backbone)[None], "blocks.2")[0]
+        expected = backbone.encode(view_image(image, view, backbone)[None], "blocks.2")[0]
     found = stage.load(env, sample.id, mirror=False)
     assert torch.allclose(found, expected, rtol=2**-9, atol=1e-4)
     pretrained = finished.stage(FrozenFeatures).load(env, sample.id, mirror=False)

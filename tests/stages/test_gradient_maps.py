@@ -5,12 +5,12 @@ from tag2mask.data.layers import HeatMap
 from tag2mask.engine.stage import map_threads
 from tag2mask.errors import SettingsError
 from tag2mask.evidence.gradient import gradient_saliency
-from tag2mask.networks.inference import ScaleSettings, photograph_scales
+from tag2mask.networks.inference import ScaleSettings, image_scales
 from tag2mask.stages.backbone import BackboneSettings
 from tag2mask.stages.gradient_maps import GradientSettings, MakeGradientMaps, gradient_maps
 from tag2mask.stages.saliency_used import saliency_used
 from tag2mask.stages.train_classifier import ClassifierSettings, TrainClassifier, train_classifier
-from tag2mask.stages.views import load_photograph
+from tag2mask.stages.views import load_image
 from tests.stages.conftest import Finished
 
 SETTINGS = GradientSettings(block="blocks.2", long_side=64)
@@ -30,8 +30,8 @@ def test_maps_are_the_classifiers_gradient(finished: Finished, stage: MakeGradie
     assert len(samples) == 6
     for sample in samples:
         assert (sample.tags, sample.mask) == ((), None)
-        (shown,) = photograph_scales(
-            load_photograph(sample), network.backbone, ScaleSettings(long_side=64, mirror=False), torch.device("cpu")
+        (shown,) = image_scales(
+            load_image(sample), network.backbone, ScaleSettings(long_side=64, mirror=False), torch.device("cpu")
         )
         (expected,) = gradient_saliency(network, shown, "blocks.2")
         found = stage.load(env, sample.id)

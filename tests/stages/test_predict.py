@@ -16,7 +16,7 @@ from tag2mask.refine.dense_crf import dense_crf
 from tag2mask.stages.memory import Room
 from tag2mask.stages.predict import Predict, PredictionSettings, predict_mask, predictions
 from tag2mask.stages.train_segmenter import TrainSegmenter
-from tag2mask.stages.views import load_photograph
+from tag2mask.stages.views import load_image
 from tests.stages.conftest import Finished
 
 PLAIN = PredictionSettings(InferenceSettings(long_side=64), use_crf=False)
@@ -25,7 +25,7 @@ RUNTIME = Runtime(device="cpu", threads=1).resolved()
 
 @pytest.fixture(scope="module")
 def image(finished: Finished) -> Tensor:
-    return load_photograph(finished.env.dataset.train.samples[0])
+    return load_image(finished.env.dataset.train.samples[0])
 
 
 @pytest.fixture(scope="module")
@@ -101,7 +101,7 @@ def test_the_stage_predicts_photographs_of_its_split(finished: Finished) -> None
     for sample in stage.samples(env):
         assert sample.tags == ()
         assert sample.mask is None
-        expected = predict_mask(loaded, load_photograph(sample), stage.settings, env.runtime)
+        expected = predict_mask(loaded, load_image(sample), stage.settings, env.runtime)
         assert np.array_equal(read_mask(stage.path(env, sample.id)), expected)
     train = stage.on("train")
     assert train.split == "train"

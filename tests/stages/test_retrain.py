@@ -10,23 +10,23 @@ from tag2mask.engine.workspace import Workspace
 from tag2mask.networks.inference import InferenceSettings
 from tag2mask.stages.predict import predict_mask
 from tag2mask.stages.retrain import (
-    LabelTrainingPhotographs,
+    LabelTrainingImages,
     RetrainSettings,
     TrainingLabelSettings,
-    label_training_photographs,
+    label_training_images,
     retrain,
 )
 from tag2mask.stages.train_segmenter import TrainSegmenter
-from tag2mask.stages.views import load_photograph
+from tag2mask.stages.views import load_image
 from tests.stages.conftest import Finished
 
 SCALES = InferenceSettings(long_side=64, scales=(0.75, 1.0), mirror=False, merge="logits")
 
 
-def labels(finished: Finished, *, restrict: bool) -> LabelTrainingPhotographs:
+def labels(finished: Finished, *, restrict: bool) -> LabelTrainingImages:
     model = finished.plan.model
     assert isinstance(model, TrainSegmenter)
-    stage = label_training_photographs(model, TrainingLabelSettings(SCALES, False, restrict_to_tags=restrict))
+    stage = label_training_images(model, TrainingLabelSettings(SCALES, False, restrict_to_tags=restrict))
     stage.run(finished.env)
     return stage
 
@@ -38,7 +38,7 @@ def test_labels_are_predictions_of_background_and_tagged_classes(finished: Finis
     for sample in stage.samples(env):
         made = stage.load(env, sample.id)
         assert set(np.unique(made)) <= {BACKGROUND, *sample.tags}
-        expected = predict_mask(network, load_photograph(sample), stage.settings, env.runtime, class_ids=sample.tags)
+        expected = predict_mask(network, load_image(sample), stage.settings, env.runtime, class_ids=sample.tags)
         assert np.array_equal(made, expected)
 
 
@@ -58,7 +58,7 @@ def test_labels_can_take_all_classes(finished: Finished) -> None:
     env, stage = finished.env, labels(finished, restrict=False)
     network = stage.segmenter.load(env)
     sample = stage.samples(env)[0]
-    expected = predict_mask(network, load_photograph(sample), stage.settings, env.runtime)
+    expected = predict_mask(network, load_image(sample), stage.settings, env.runtime)
     assert np.array_equal(stage.load(env, sample.id), expected)
     assert stage.fingerprint(env) != labels(finished, restrict=True).fingerprint(env)
 

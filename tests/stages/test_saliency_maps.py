@@ -25,7 +25,7 @@ from tag2mask.runs.input_check import check_input
 from tag2mask.stages import saliency_maps as module
 from tag2mask.stages.saliency_maps import UNKNOWN, SaliencySettings, TrueSaliency, saliency_maps
 from tag2mask.stages.train_segmenter import train_segmenter
-from tag2mask.stages.views import load_photograph
+from tag2mask.stages.views import load_image
 from tests.builders import shapes_environment
 from tests.networks.test_saliency import write_onnx
 from tests.stages.saliency import Above, from_folder, tiny, write_maps
@@ -87,7 +87,7 @@ class TestFolder:
         stage = from_folder(write_maps(tmp_path / "maps", env, suffix=suffix, bits=bits))
         stage.run(env)
         for number, sample in enumerate(stage.samples(env)):
-            height, width = load_photograph(sample).shape[1:]
+            height, width = load_image(sample).shape[1:]
             found = stage.load(env, sample.id)
             expected = torch.linspace(0, 1, width).expand(height, width) * (1 - 0.1 * number)
             assert found.dtype == torch.float32
@@ -166,7 +166,7 @@ class TestOnnx:
         for sample in stage.samples(env):
             found = stage.load(env, sample.id)
             assert found.shape == (12, 12)
-            torch.testing.assert_close(found, detector(load_photograph(sample)), atol=1 / 65535, rtol=0)
+            torch.testing.assert_close(found, detector(load_image(sample)), atol=1 / 65535, rtol=0)
         assert stage.split == "val"
         assert stage.at_a_time(env) == env.runtime.threads
         make, files = stage.open(env), {}
@@ -236,7 +236,7 @@ class TestImgFocus:
         stage.run(env)
         assert set(network.seen) <= {(1, 3, 42, 56), (1, 3, 56, 56)}
         assert stage.load(env, "shape_00").shape == (21, 28)
-        image = load_photograph(env.dataset.sample("shape_00")).float() / 255
+        image = load_image(env.dataset.sample("shape_00")).float() / 255
         assert stage.load(env, "shape_00").mean() == pytest.approx(float(image.mean()), abs=0.02)
         assert stage.at_a_time(env) == env.runtime.on_device_at_a_time
 

@@ -28,7 +28,7 @@ from tag2mask.stages.train_classifier import (
     TrainClassifier,
     train_classifier,
 )
-from tag2mask.stages.views import load_photograph
+from tag2mask.stages.views import load_image
 from tests.builders import file_bytes
 from tests.stages.conftest import Finished
 
@@ -106,7 +106,7 @@ def test_the_score_is_average_precision_on_val(finished: Finished) -> None:
     scores, tags = [], []
     assert env.dataset.val is not None
     for sample in env.dataset.val:
-        image = load_photograph(sample)
+        image = load_image(sample)
         shown = to_view(image, whole_view((image.shape[1], image.shape[2]), long_side=64), IMAGE, fill=0)
         inputs = normalise(shown, network.backbone)[None]
         with torch.no_grad():

@@ -15,7 +15,7 @@ from tag2mask.stages.backbone import BackboneSettings
 from tag2mask.stages.seeds import RefineSeeds
 from tag2mask.stages.segmenter_settings import SegmenterSettings
 from tag2mask.stages.train_segmenter import TrainSegmenter, train_segmenter
-from tag2mask.stages.views import ViewSettings, load_photograph, view_photograph
+from tag2mask.stages.views import ViewSettings, load_image, view_image
 from tests.stages.conftest import Finished
 
 START = Position(0, 1, 0, 0)
@@ -83,13 +83,13 @@ def test_an_example_shows_labels_where_the_photograph_is(finished: Finished) -> 
     mirrors = set()
     for sample in stage.samples(env):
         for epoch in (0, 1):
-            example, image = stage.open(env)(sample, epoch), load_photograph(sample)
+            example, image = stage.open(env)(sample, epoch), load_image(sample)
             view = views.draw((image.shape[1], image.shape[2]), seed=env.runtime.seed, epoch=epoch, image_id=sample.id)
             mirrors.add(view.mirror)
             mask = torch.from_numpy(labels.load(env, sample.id))
             assert torch.equal(example["labels"], to_view(mask, view, LABELS, stride=4))
             backbone = stage.settings.backbone.create(env.runtime.seed)
-            assert torch.equal(example["image"], view_photograph(image, view, backbone))
+            assert torch.equal(example["image"], view_image(image, view, backbone))
     assert mirrors == {False, True}
 
 

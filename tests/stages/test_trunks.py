@@ -26,7 +26,7 @@ from tag2mask.stages.segmenter_settings import SegmenterSettings
 from tag2mask.stages.train_classifier import ClassifierSettings, TrainClassifier, train_classifier
 from tag2mask.stages.train_segmenter import TrainSegmenter
 from tag2mask.stages.trunks import BlockFeatures, FeatureMoments, JoinedFeatures, TrunkSettings
-from tag2mask.stages.views import ViewSettings, load_photograph
+from tag2mask.stages.views import ViewSettings, load_image
 from tests.builders import TINY, file_bytes, write_shapes
 
 PARTS: list[dict[str, Any]] = [
@@ -103,7 +103,7 @@ def test_what_is_kept_is_what_the_network_gives(made: Made) -> None:
     backbone = stage.settings.backbone.create(env.runtime.seed).eval()
     trunks = Trunks([backbone], [stage.settings.long_side])
     for sample in stage.samples(env)[:3]:
-        (shown,) = trunks.views(load_photograph(sample))
+        (shown,) = trunks.views(load_image(sample))
         with torch.no_grad():
             for mirror, image in ((False, shown), (True, shown.flip(3))):
                 assert torch.allclose(stage.load(env, sample.id, mirror=mirror), backbone(image)[0], atol=2e-3)
@@ -127,7 +127,7 @@ def test_a_training_step_reads_what_inference_does(made: Made, mirror: bool) -> 
     network, _ = load_model(segmenter(made).model_path(env))
     assert isinstance(network.backbone, Trunks)
     for sample in segmenter(made).samples(env)[:3]:
-        image = load_photograph(sample)
+        image = load_image(sample)
         found = entries(sample, (image.shape[1], image.shape[2]), mirror)
         shown = network.backbone.views(image)
         expected = network.backbone([part.flip(3) if mirror else part for part in shown])[0]
@@ -142,7 +142,7 @@ def test_a_training_step_reads_what_inference_does(made: Made, mirror: bool) -> 
 def test_labels_lie_on_the_cells(made: Made) -> None:
     stage, env = segmenter(made), made.env
     for sample in stage.samples(env):
-        image = load_photograph(sample)
+        image = load_image(sample)
         view = stage.batch.whole_view((image.shape[1], image.shape[2]))
         example = stage.open(env)(sample, 0)
         assert example["labels"].shape == (16, 16)
@@ -155,7 +155,7 @@ def test_labels_lie_on_the_cells(made: Made) -> None:
 
 
 def entries_inside(made: Made, sample: Any) -> torch.Tensor:
-    image = load_photograph(sample)
+    image = load_image(sample)
     return joined(made).open(made.env)(sample, (image.shape[1], image.shape[2]), False)["cells"]
 
 

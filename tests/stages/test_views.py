@@ -9,7 +9,7 @@ from tag2mask.data.view import IMAGE, to_view
 from tag2mask.errors import SettingsError
 from tag2mask.networks.backbone_facts import backbone_facts
 from tag2mask.networks.backbones import create_backbone
-from tag2mask.stages.views import ViewSettings, change_colours, load_photograph, view_photograph
+from tag2mask.stages.views import ViewSettings, change_colours, load_image, view_image
 from tests.builders import shapes_dataset
 
 
@@ -84,7 +84,7 @@ def test_squares_of_a_drawn_side_are_cropped() -> None:
 
 def test_a_photograph_is_loaded_channels_first(tmp_path: Any) -> None:
     (sample, *_) = shapes_dataset(tmp_path / "data").train.samples
-    image = load_photograph(sample)
+    image = load_image(sample)
     assert image.shape == (3, 48, 64)
     assert image.dtype == torch.uint8
     assert image[:, 24, 21].tolist() == [220, 60, 40]  # the red disc
@@ -94,8 +94,8 @@ def test_beyond_the_photograph_is_the_mean_colour() -> None:
     backbone = create_backbone("tf_efficientnet_lite0", weights="none", block="stem")
     image = torch.full((3, 60, 90), 200, dtype=torch.uint8)
     view = ViewSettings(crop=48, whole=True).whole_view((60, 90), mirror=False)
-    seen = view_photograph(image, view, backbone)
-    assert torch.equal(view_photograph(image, view, backbone_facts("tf_efficientnet_lite0")), seen)
+    seen = view_image(image, view, backbone)
+    assert torch.equal(view_image(image, view, backbone_facts("tf_efficientnet_lite0")), seen)
     assert seen.shape == (3, 48, 48)
     assert seen[:, 32:].abs().max() < 1e-6
     inside = (200 / 255 - backbone.mean[0]) / backbone.std[0]

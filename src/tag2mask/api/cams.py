@@ -17,7 +17,7 @@ from tag2mask.data.view import IMAGE, tiled_view, to_view, whole_view
 from tag2mask.errors import SettingsError, WeightsError, unknown_choice
 from tag2mask.evidence.cam import Rule, merge_score_maps
 from tag2mask.networks.classifier import Classifier
-from tag2mask.networks.inference import ScaleSettings, photograph_scales
+from tag2mask.networks.inference import ScaleSettings, image_scales
 
 _SUREST = 3  # classes that are shown unless others are asked for
 _SIDES = 32  # an image's sides are multiples of it, which every network of timm takes
@@ -111,7 +111,7 @@ def _of_ours(model: Model, image: Tensor, settings: ScaleSettings) -> tuple[Tens
         raise WeightsError(f"{model!r}: activation maps are a classifier's; a run's folder has the segmenter's model")
     model.runtime.apply()
     maps = []
-    for batch in photograph_scales(image, network.backbone, settings, model.runtime.torch_device):
+    for batch in image_scales(image, network.backbone, settings, model.runtime.torch_device):
         with model.runtime.autocast():
             maps.append(network.score_maps(batch).float())
     return torch.stack([one.mean((0, 2, 3)) for one in maps]).mean(0), maps

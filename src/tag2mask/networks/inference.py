@@ -90,7 +90,7 @@ def normalise(image: Tensor, backbone: Normalisation) -> Tensor:
     return transforms.normalize(image.float() / 255, list(backbone.mean), list(backbone.std))
 
 
-def photograph_scales(
+def image_scales(
     image: Tensor, backbone: Backbone | Trunks, settings: ScaleSettings, device: torch.device
 ) -> Iterator[Any]:
     """The photograph at every scale, with its mirror image as a second item of the batch.
@@ -142,7 +142,7 @@ def segment(
     if not settings.long_side:
         settings = dataclasses.replace(settings, long_side=max(size))
     merged: Tensor | None = None
-    for batch in photograph_scales(image, network.backbone, settings, device):
+    for batch in image_scales(image, network.backbone, settings, device):
         with autocast:
             scores = network(batch)
         # One at a time and map after map: half the memory, and a softmax several times as fast as over channels last.

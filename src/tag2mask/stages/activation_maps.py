@@ -22,10 +22,10 @@ from tag2mask.evaluation.pictures import plot_lines
 from tag2mask.evaluation.segmentation import ThresholdCurve
 from tag2mask.evidence.cam import merge_score_maps
 from tag2mask.networks.backbones import check_backbone
-from tag2mask.networks.inference import ScaleSettings, photograph_scales
+from tag2mask.networks.inference import ScaleSettings, image_scales
 from tag2mask.stages.labels import read_truth
 from tag2mask.stages.train_classifier import TrainClassifier
-from tag2mask.stages.views import load_photograph
+from tag2mask.stages.views import load_image
 
 
 @dataclass(frozen=True)
@@ -102,13 +102,13 @@ class MakeActivationMaps(PerImageStage):
 
         @torch.no_grad()
         def make(sample: Sample) -> bytes:
-            image = load_photograph(sample)
+            image = load_image(sample)
             size = (image.shape[1], image.shape[2])
             coarse = (-(-size[0] // settings.map_stride), -(-size[1] // settings.map_stride))
             present = torch.tensor([tag - 1 for tag in sample.tags], dtype=torch.long)
             maps = torch.zeros((0, *coarse))
             if sample.tags:
-                batches = photograph_scales(image, network.backbone, settings.inference, runtime.torch_device)
+                batches = image_scales(image, network.backbone, settings.inference, runtime.torch_device)
                 with runtime.autocast():
                     scores = [network.score_maps(batch)[:, present] for batch in batches]
                 maps = merge_score_maps(scores, coarse, settings.rule).cpu()

@@ -18,7 +18,7 @@ from tag2mask.networks.inference import ScaleSettings
 from tag2mask.stages.backbone import BackboneSettings, take_weights
 from tag2mask.stages.timing import seconds_per_image
 from tag2mask.stages.train_classifier import TrainClassifier
-from tag2mask.stages.views import ViewSettings, load_photograph, view_photograph
+from tag2mask.stages.views import ViewSettings, load_image, view_image
 
 
 @dataclass(frozen=True)
@@ -65,10 +65,10 @@ class FrozenFeatures(PerImageStage):
 
         @torch.no_grad()
         def make(sample: Sample) -> bytes:
-            image = load_photograph(sample)
+            image = load_image(sample)
             size = (image.shape[1], image.shape[2])
             both = torch.stack(
-                [view_photograph(image, views.whole_view(size, mirror=mirror), backbone) for mirror in (False, True)]
+                [view_image(image, views.whole_view(size, mirror=mirror), backbone) for mirror in (False, True)]
             )
             with runtime.autocast():
                 features = self.read(backbone, both.to(runtime.torch_device))

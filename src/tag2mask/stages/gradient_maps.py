@@ -8,11 +8,11 @@ from tag2mask.engine.environment import Environment, SplitName
 from tag2mask.engine.stage import Estimate
 from tag2mask.errors import SettingsError
 from tag2mask.evidence.gradient import gradient_saliency
-from tag2mask.networks.inference import ScaleSettings, photograph_scales
+from tag2mask.networks.inference import ScaleSettings, image_scales
 from tag2mask.stages.timing import seconds_per_image
 from tag2mask.stages.train_classifier import TrainClassifier
 from tag2mask.stages.unit_maps import UnitMapStage, encode_unit_map
-from tag2mask.stages.views import load_photograph
+from tag2mask.stages.views import load_image
 
 _FORWARD_AND_BACKWARD = 3.0  # times a forward pass, roughly
 
@@ -61,7 +61,7 @@ class MakeGradientMaps(UnitMapStage):
         scales = ScaleSettings(long_side=settings.long_side, mirror=False)
 
         def make(sample: Sample) -> bytes:
-            (images,) = photograph_scales(load_photograph(sample), network.backbone, scales, runtime.torch_device)
+            (images,) = image_scales(load_image(sample), network.backbone, scales, runtime.torch_device)
             with runtime.autocast():
                 (map_,) = gradient_saliency(network, images, settings.block, median=settings.median)
             return encode_unit_map(map_)

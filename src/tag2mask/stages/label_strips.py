@@ -14,7 +14,7 @@ from tag2mask.engine.environment import Environment
 from tag2mask.engine.training import TrainingStage
 from tag2mask.engine.workspace import reading_artifact
 from tag2mask.evaluation.pictures import contact_sheet, evenly_spread, save_sheet
-from tag2mask.stages.views import load_photograph
+from tag2mask.stages.views import load_image
 
 _IMAGES = 6  # whose labels are kept after every epoch
 _CELLS = 8  # epochs shown of a strip
@@ -65,7 +65,7 @@ class LabelStrips:
         shown = _shown_epochs(stage, env)
         rows, captions = [], []
         for sample in _shown(stage, env):
-            image = load_photograph(sample).permute(1, 2, 0).numpy()
+            image = load_image(sample).permute(1, 2, 0).numpy()
             masks = [before(sample).numpy()]
             for epoch in shown:
                 path = _path(stage, env, epoch, sample.id)

@@ -22,7 +22,7 @@ from tag2mask.stages.labels import LabelStage
 from tag2mask.stages.memory import ROOM
 from tag2mask.stages.saliency_used import saliency_used
 from tag2mask.stages.segmenter_training import SegmenterTraining
-from tag2mask.stages.views import load_photograph
+from tag2mask.stages.views import load_image
 
 
 @dataclass(frozen=True)
@@ -142,7 +142,7 @@ class Predict(LabelStage):
 
     def open(self, env: Environment) -> Callable[[Sample], bytes]:
         network = self.segmenter.load(env)
-        return lambda sample: encode_mask(predict_mask(network, load_photograph(sample), self.settings, env.runtime))
+        return lambda sample: encode_mask(predict_mask(network, load_image(sample), self.settings, env.runtime))
 
     def estimate(self, env: Environment) -> Estimate:
         seconds = self.segmenter.settings.trunk.seconds(self.settings.inference, env)

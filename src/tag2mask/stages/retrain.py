@@ -12,7 +12,7 @@ from tag2mask.stages.evaluate import evaluate_labels
 from tag2mask.stages.predict import Predict, PredictionSettings, predict_mask, predictions
 from tag2mask.stages.segmenter_settings import SegmenterSettings
 from tag2mask.stages.train_segmenter import TrainSegmenter
-from tag2mask.stages.views import load_photograph
+from tag2mask.stages.views import load_image
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class RetrainSettings:
     segmenter: SegmenterSettings = field(default_factory=SegmenterSettings)
 
 
-class LabelTrainingPhotographs(Predict):
+class LabelTrainingImages(Predict):
     """Predictions on the training photographs, as a rule of their tagged classes alone, to train on."""
 
     name = "training_labels"
@@ -62,19 +62,17 @@ class LabelTrainingPhotographs(Predict):
 
         def make(sample: Sample) -> bytes:
             tags = sample.tags if restrict else None
-            return encode_mask(
-                predict_mask(network, load_photograph(sample), self.settings, env.runtime, class_ids=tags)
-            )
+            return encode_mask(predict_mask(network, load_image(sample), self.settings, env.runtime, class_ids=tags))
 
         return make
 
 
-def label_training_photographs(segmenter: TrainSegmenter, settings: TrainingLabelSettings) -> LabelTrainingPhotographs:
+def label_training_images(segmenter: TrainSegmenter, settings: TrainingLabelSettings) -> LabelTrainingImages:
     """Predictions on the training photographs, as labels."""
-    return LabelTrainingPhotographs(segmenter, settings)
+    return LabelTrainingImages(segmenter, settings)
 
 
-def retrain(segmenter: TrainSegmenter, labels: LabelTrainingPhotographs, settings: RetrainSettings) -> TrainSegmenter:
+def retrain(segmenter: TrainSegmenter, labels: LabelTrainingImages, settings: RetrainSettings) -> TrainSegmenter:
     """The second segmenter, trained on the first one's labels."""
     return TrainSegmenter(labels, settings.segmenter, start=segmenter if settings.from_first else None)
 
@@ -100,7 +98,7 @@ def plan_with_retraining(
         masks = predictions(first, prediction)
         found = {**results, "val": evaluate_labels(masks)}
         return Plan(first, masks, found, {"train": dict(shown), "val": {"prediction": masks}})
-    labels = label_training_photographs(first, settings.labels)
+    labels = label_training_images(first, settings.labels)
     model = retrain(first, labels, settings)
     masks = predictions(model, prediction)
     again = {

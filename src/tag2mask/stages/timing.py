@@ -9,7 +9,7 @@ from tag2mask.base.processors import cpu_count
 from tag2mask.data.images import image_size
 from tag2mask.engine.environment import Environment
 from tag2mask.engine.stage import one_thread_each
-from tag2mask.networks.inference import ScaleSettings, photograph_scales
+from tag2mask.networks.inference import ScaleSettings, image_scales
 from tag2mask.stages.backbone import BackboneSettings
 
 
@@ -31,7 +31,7 @@ def seconds_per_image(
     @torch.no_grad()
     def once() -> float:
         start = time.perf_counter()
-        for batch in photograph_scales(photograph, backbone, scales, device):
+        for batch in image_scales(photograph, backbone, scales, device):
             with env.runtime.autocast():
                 backbone(batch)
         env.runtime.wait()

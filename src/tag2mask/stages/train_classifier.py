@@ -23,11 +23,11 @@ from tag2mask.evaluation.classification import classification_scores
 from tag2mask.losses.cam_consistency import cam_consistency_loss
 from tag2mask.losses.classification import multi_label_loss
 from tag2mask.networks.classifier import Classifier, ClassifierBlock, pooled
-from tag2mask.networks.inference import ScaleSettings, photograph_scales
+from tag2mask.networks.inference import ScaleSettings, image_scales
 from tag2mask.networks.model_file import ModelHeader, load_model, save_model
 from tag2mask.stages.backbone import BackboneSettings, backbone_and_head
 from tag2mask.stages.trunks import JoinedFeatures, Trunk, TrunkSettings, check_trunks
-from tag2mask.stages.views import ViewSettings, change_colours, load_photograph, view_photograph
+from tag2mask.stages.views import ViewSettings, change_colours, load_image, view_image
 
 
 @dataclass(frozen=True)
@@ -179,10 +179,10 @@ class TrainClassifier(TrainingStage):
         views, seed, facts = self.settings.views, env.runtime.seed, self.settings.backbone.facts
 
         def example(sample: Sample, epoch: int) -> dict[str, Any]:
-            image = change_colours(load_photograph(sample), views.colour, seed=seed, epoch=epoch, image_id=sample.id)
+            image = change_colours(load_image(sample), views.colour, seed=seed, epoch=epoch, image_id=sample.id)
             view = views.draw((image.shape[1], image.shape[2]), seed=seed, epoch=epoch, image_id=sample.id)
             return {
-                "image": view_photograph(image, view, facts),
+                "image": view_image(image, view, facts),
                 "tags": torch.from_numpy(env.dataset.tag_vector(sample)),
             }
 
@@ -267,7 +267,7 @@ class EvaluateClassifier(ReduceStage):
         runtime = env.runtime
 
         def score(sample: Sample) -> np.ndarray[Any, Any]:
-            batches = photograph_scales(load_photograph(sample), network.backbone, self.settings, runtime.torch_device)
+            batches = image_scales(load_image(sample), network.backbone, self.settings, runtime.torch_device)
             with runtime.autocast():
                 probabilities = [network.probabilities(batch).float().mean(0) for batch in batches]
             return torch.stack(probabilities).mean(0).cpu().numpy()

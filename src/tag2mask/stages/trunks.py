@@ -24,7 +24,7 @@ from tag2mask.networks.inference import ScaleSettings
 from tag2mask.networks.trunks import Trunks, check_long_side, part_view
 from tag2mask.stages.backbone import BackboneSettings, kind_of_weights
 from tag2mask.stages.timing import seconds_per_image
-from tag2mask.stages.views import load_photograph
+from tag2mask.stages.views import load_image
 
 CODE = Code("joined features")
 
@@ -99,7 +99,7 @@ class BlockFeatures(PerImageStage):
 
         @torch.no_grad()
         def make(sample: Sample) -> bytes:
-            shown = part_view(load_photograph(sample), backbone, side).to(runtime.torch_device)
+            shown = part_view(load_image(sample), backbone, side).to(runtime.torch_device)
             with runtime.autocast():
                 features = backbone(torch.cat([shown, shown.flip(3)]))
             return save_tensors({"features": features.to("cpu", torch.float16).contiguous()})

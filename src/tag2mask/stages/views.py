@@ -108,12 +108,12 @@ class ViewSettings:
         )
 
 
-def load_photograph(sample: Sample) -> Tensor:
+def load_image(sample: Sample) -> Tensor:
     """The photograph as a tensor, uint8 (3, H, W)."""
     return torch.from_numpy(read_image(sample.image)).permute(2, 0, 1)
 
 
-def view_photograph(image: Tensor, view: View, backbone: Normalisation) -> Tensor:
+def view_image(image: Tensor, view: View, backbone: Normalisation) -> Tensor:
     """The photograph at a view, normalised for the backbone: float32 (3, crop, crop)."""
     return normalise(to_view(image, view, IMAGE, fill=[255 * value for value in backbone.mean]), backbone)
 

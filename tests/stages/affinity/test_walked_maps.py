@@ -13,7 +13,7 @@ from tag2mask.evidence.cam import background_power
 from tag2mask.networks.inference import normalise
 from tag2mask.refine.random_walk import random_walk
 from tag2mask.stages.affinity.walked_maps import WalkSettings, walked_maps
-from tag2mask.stages.views import load_photograph
+from tag2mask.stages.views import load_image
 from tests.stages.conftest import FinishedMasks
 
 UNTAGGED = "shape_05"
@@ -23,7 +23,7 @@ def test_maps_are_the_walk_by_dense_matrices(finished_masks: FinishedMasks) -> N
     """T = row-stochastic W^(o beta) with 1 on the diagonal, applied step by step to background and CAMs."""
     env, made = finished_masks.env, finished_masks.made
     sample = env.dataset.sample("shape_00")
-    image = load_photograph(sample)
+    image = load_image(sample)
     network = made.affinity_net.load(env)
     shown = to_view(image, whole_view((image.shape[1], image.shape[2]), long_side=64), IMAGE, fill=0)
     with torch.no_grad():
@@ -51,7 +51,7 @@ def test_cells_tile_photographs_of_any_size(finished_masks: FinishedMasks) -> No
     """A photograph of 55 x 69 is seen as one of 48 x 64, of which cells of 8 and 16 pixels leave nothing over."""
     env, made = finished_masks.env, finished_masks.made
     sample = env.dataset.sample("shape_01")
-    image = load_photograph(sample)
+    image = load_image(sample)
     assert image.shape == (3, 55, 69)
     found = made.walked.load(env, sample.id)
     assert found.maps.shape[1:] == (6, 8)

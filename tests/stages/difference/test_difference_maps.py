@@ -90,7 +90,7 @@ def shown(request: pytest.FixtureRequest, env: Environment, monkeypatch: pytest.
         made.after = None
         return made
 
-    monkeypatch.setattr(TrainDifference, "photograph_system", system)
+    monkeypatch.setattr(TrainDifference, "image_system", system)
     for stage in (maps.nets.before, maps.nets.after):
         if not stage.complete(env):
             stage.run(env)
@@ -170,7 +170,7 @@ def test_cells_tile_the_photograph(shown: DifferenceMaps, env: Environment) -> N
 def test_masks_are_shown_with_the_photograph(finished_pairs: FinishedPairs) -> None:
     """Maps of the trained networks, photograph and mirror image, recomputed."""
     env, maps = finished_pairs.env, finished_pairs.made.maps
-    system = maps.nets.photograph_system(env)
+    system = maps.nets.image_system(env)
     for sample in maps.samples(env):
         size = read_image(sample.image).shape[:2]
         mean = []

@@ -251,7 +251,7 @@ def test_what_is_loaded_is_what_was_trained(finished_pairs: FinishedPairs) -> No
     for trained, begun in ((network.head, start.network.head), (difference, start.difference)):
         moved = trained.state_dict()
         assert any(not torch.equal(moved[name], value) for name, value in begun.state_dict().items())
-    system = stage.photograph_system(env)
+    system = stage.image_system(env)
     assert isinstance(system, StaticSystem)
     assert torch.equal(system.difference.score.weight, difference.score.weight)
     assert system(made_up(), START)["change"][0].isfinite()

@@ -6,7 +6,7 @@ from tag2mask.data.layers import HeatMap, Picture
 from tag2mask.errors import SettingsError, WorkspaceError
 from tag2mask.stages.masking.attention_maps import AttentionMaps, attention_maps, erase
 from tag2mask.stages.masking.train_masking import AttentionSettings, TrainMasking
-from tag2mask.stages.views import load_photograph
+from tag2mask.stages.views import load_image
 from tests.stages.conftest import Boxes, Finished, run_with_inputs
 
 
@@ -22,7 +22,7 @@ def test_probabilities_of_the_tagged_classes_are_kept(finished: Finished, maps: 
     for sample in env.dataset.train:
         class_ids, values, colour = maps.load(env, sample.id)
         assert class_ids == sample.tags
-        height, width = load_photograph(sample).shape[1:]
+        height, width = load_image(sample).shape[1:]
         # Whole, its long side that of the training, a cell every label_stride pixels.
         assert values.shape == (len(sample.tags), -(-round(64 * height / width) // 4), 16)
         assert colour.tolist() == [0.5, 0.5, 0.5]
@@ -43,14 +43,14 @@ def test_pictures(finished: Finished, maps: AttentionMaps) -> None:
     assert masked.fingerprint(env) == maps.fingerprint(env)
     (picture,) = masked.layers(env, two.id).values()
     assert isinstance(picture, Picture)
-    assert np.array_equal(picture.rgb, erase(load_photograph(two), values, colour))
+    assert np.array_equal(picture.rgb, erase(load_image(two), values, colour))
     # A photograph without tags has nothing to erase.
     (empty,) = maps.layers(env, none.id).values()
     assert isinstance(empty, HeatMap)
     assert not empty.values.any()
     untouched = masked.layers(env, none.id)[""]
     assert isinstance(untouched, Picture)
-    assert np.array_equal(untouched.rgb, load_photograph(none).permute(1, 2, 0).numpy())
+    assert np.array_equal(untouched.rgb, load_image(none).permute(1, 2, 0).numpy())
 
 
 def test_what_is_erased_takes_the_colour() -> None:

@@ -10,11 +10,11 @@ from tag2mask.engine.environment import Environment
 from tag2mask.engine.workspace import Workspace
 from tag2mask.errors import SettingsError, WorkspaceError
 from tag2mask.evidence.class_statistics import ClassStatistics
-from tag2mask.networks.inference import ScaleSettings, photograph_scales
+from tag2mask.networks.inference import ScaleSettings, image_scales
 from tag2mask.stages.activation_maps import MakeActivationMaps
 from tag2mask.stages.patterns.class_patterns import ClassPatterns, PatternSettings, class_patterns
 from tag2mask.stages.train_classifier import TrainClassifier
-from tag2mask.stages.views import load_photograph
+from tag2mask.stages.views import load_image
 from tests.stages.conftest import Finished
 
 BLOCKS = ("blocks.4", "blocks.2")
@@ -39,7 +39,7 @@ def stacked(
         if sample.id not in ids:
             continue
         scales = ScaleSettings(long_side=64, mirror=False)
-        (shown,) = photograph_scales(load_photograph(sample), network.backbone, scales, torch.device("cpu"))
+        (shown,) = image_scales(load_image(sample), network.backbone, scales, torch.device("cpu"))
         with torch.no_grad():
             (found,) = network.backbone.features_at(shown, [block])
         cams = finished.stage(MakeActivationMaps).load(env, sample.id)
@@ -93,7 +93,7 @@ def test_the_plane_has_q_first(finished: Finished) -> None:
 def test_photographs_are_shown_whole_and_unpadded(finished: Finished) -> None:
     stage = patterns_at(finished)
     for sample in stage.samples(finished.env):
-        height, width = load_photograph(sample).shape[1:]
+        height, width = load_image(sample).shape[1:]
         rows = -(-round(64 * height / width) // 8)
         assert stage.open(finished.env)(sample)[1].shape[:2] == (rows, 8)
 

@@ -24,7 +24,7 @@ from tag2mask.stages.superpixel.superpixels import (
     open_transformer,
     superpixels,
 )
-from tag2mask.stages.views import load_photograph
+from tag2mask.stages.views import load_image
 from tests.builders import shapes_environment
 
 TINY_VIT = BackboneSettings(name="vit_tiny_patch16_224", output_stride=16, block="blocks.1", weights="none")
@@ -43,7 +43,7 @@ def test_superpixels_are_those_of_the_kernels(env: Environment) -> None:
     stage, network = superpixels(SETTINGS), open_transformer(SETTINGS, env.runtime)
     counts = set()
     for sample in stage.samples(env):
-        image = load_photograph(sample)
+        image = load_image(sample)
         height, width = (round(side * 80 / image.shape[2] / 16) * 16 for side in image.shape[1:])
         shown = TF.resize(image, [height, width], antialias=True)[None].float() / 255
         with torch.no_grad():
@@ -87,7 +87,7 @@ def test_the_stage_reads_photographs_alone(env: Environment) -> None:
 def test_every_setting_reaches_superpixels(env: Environment, changes: dict[str, Any]) -> None:
     network = open_transformer(SETTINGS, env.runtime)
     changed = dataclasses.replace(SETTINGS, **changes)
-    images = [load_photograph(sample) for sample in superpixels(SETTINGS).samples(env)]
+    images = [load_image(sample) for sample in superpixels(SETTINGS).samples(env)]
     before, after = ([discover(network, image, own, env.runtime) for image in images] for own in (SETTINGS, changed))
     assert any(not np.array_equal(one, other) for one, other in zip(before, after, strict=True))
     assert all(one.shape == other.shape for one, other in zip(before, after, strict=True))
@@ -180,7 +180,7 @@ def test_impossible_settings_are_told(changes: dict[str, Any], message: str) -> 
 def test_superpixels_on_a_gpu(tmp_path: Path) -> None:
     host, device = (shapes_environment(tmp_path, threads=1, device=name) for name in ("cpu", "cuda"))
     for sample in superpixels(SETTINGS).samples(host):
-        image = load_photograph(sample)
+        image = load_image(sample)
         one, other = (
             discover(open_transformer(SETTINGS, place.runtime), image, SETTINGS, place.runtime)
             for place in (host, device)

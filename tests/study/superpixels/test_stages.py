@@ -15,7 +15,7 @@ from tag2mask.evaluation.superpixels import SuperpixelMeans
 from tag2mask.evidence.classic_superpixels import classic_superpixels
 from tag2mask.evidence.superpixel import discover_superpixels, label_superpixels
 from tag2mask.stages.crf import CRFSettings
-from tag2mask.stages.views import load_photograph
+from tag2mask.stages.views import load_image
 from tag2mask.study.superpixels.features import open_features
 from tag2mask.study.superpixels.settings import FeatureSet
 from tag2mask.study.superpixels.stages import (
@@ -55,7 +55,7 @@ def test_maps_are_what_discovery_gives(env: Environment) -> None:
     sample = stage.samples(env)[0]
     maps = stage.load(env, sample.id)
     assert list(maps) == ["0.2", "0.9"]
-    image = load_photograph(sample)
+    image = load_image(sample)
     features = open_features(COLOURS, env.runtime)(image)
     patches = discover_superpixels(features.flatten(1).mT, 0.9).view(features.shape[1:]).numpy()
     expected = label_superpixels(image.permute(1, 2, 0).numpy(), patches, iterations=0)

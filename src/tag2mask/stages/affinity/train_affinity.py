@@ -24,7 +24,7 @@ from tag2mask.networks.affinity_net import AffinityNet
 from tag2mask.networks.model_file import ModelHeader, load_model, save_model
 from tag2mask.stages.affinity.confident_maps import MakeConfidentMaps
 from tag2mask.stages.backbone import BackboneSettings, backbone_and_head
-from tag2mask.stages.views import ViewSettings, change_colours, load_photograph, view_photograph
+from tag2mask.stages.views import ViewSettings, change_colours, load_image, view_image
 
 
 @dataclass(frozen=True)
@@ -142,7 +142,7 @@ class TrainAffinity(TrainingStage):
 
         def example(sample: Sample, epoch: int) -> dict[str, Any]:
             maps = self.confident.load(env, sample.id)
-            image = load_photograph(sample)
+            image = load_image(sample)
             view = views.draw((image.shape[1], image.shape[2]), seed=seed, epoch=epoch, image_id=sample.id)
             # No probability is below 0: where they are, there is no photograph.
             amplified, suppressed = (
@@ -152,7 +152,7 @@ class TrainAffinity(TrainingStage):
             labels = maps._replace(amplified=amplified, suppressed=suppressed).labels()
             image = change_colours(image, views.colour, seed=seed, epoch=epoch, image_id=sample.id)
             return {
-                "image": view_photograph(image, view, facts),
+                "image": view_image(image, view, facts),
                 "labels": labels.masked_fill_(amplified[0] < 0, UNLABELLED),
             }
 

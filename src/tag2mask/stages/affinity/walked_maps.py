@@ -22,7 +22,7 @@ from tag2mask.stages.activation_maps import ActivationMaps, MakeActivationMaps
 from tag2mask.stages.affinity.train_affinity import TrainAffinity
 from tag2mask.stages.class_maps import ClassMapStage, encode_maps, sum_to_one
 from tag2mask.stages.timing import seconds_per_image
-from tag2mask.stages.views import load_photograph
+from tag2mask.stages.views import load_image
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ class MakeWalkedMaps(ClassMapStage):
 
         @torch.no_grad()
         def affinities(sample: Sample) -> Tensor:
-            image = load_photograph(sample)
+            image = load_image(sample)
             shown = whole_view((image.shape[1], image.shape[2]), long_side=settings.long_side or None)
             height, width = whole_cells(shown.resized, math.lcm(network.grid_stride, network.backbone.stride))
             view = View((height, width), False, (0, 0, height, width))

@@ -24,7 +24,7 @@ from tag2mask.networks.trunks import single
 from tag2mask.stages.difference.train_difference import TrainDifference
 from tag2mask.stages.maps import MapStage
 from tag2mask.stages.timing import seconds_per_image
-from tag2mask.stages.views import load_photograph, view_photograph
+from tag2mask.stages.views import load_image, view_image
 
 Shown = Literal["before", "after"]
 
@@ -88,14 +88,14 @@ class DifferenceMaps(MapStage):
         return View((min(height, most), min(width, most)), mirror, view.crop)
 
     def open(self, env: Environment) -> Callable[[Sample], bytes]:
-        system, runtime = self.nets.photograph_system(env), env.runtime
+        system, runtime = self.nets.image_system(env), env.runtime
         backbone, stride = single(system.network.backbone), self.nets.settings.label_stride
 
         @torch.no_grad()
         def make(sample: Sample) -> bytes:
-            image = load_photograph(sample)
+            image = load_image(sample)
             views = [self.view((image.shape[1], image.shape[2]), mirror=mirror) for mirror in (False, True)]
-            images = torch.stack([view_photograph(image, view, backbone) for view in views])
+            images = torch.stack([view_image(image, view, backbone) for view in views])
             masks = [torch.from_numpy(stage.load(env, sample.id)) for stage in (self.nets.before, self.nets.after)]
             before, after = (
                 torch.stack([to_view(mask, view, LABELS, stride=stride) for view in views]).to(runtime.torch_device)

@@ -197,7 +197,7 @@ class TrainDifference(SegmenterTraining):
     def trained_system(self, env: Environment) -> StaticSystem:
         return env.runtime.place(self._pair(*self.load_nets(env))).eval()
 
-    def photograph_system(self, env: Environment) -> StaticSystem:
+    def image_system(self, env: Environment) -> StaticSystem:
         """The same for photographs whose features are not kept: it reads "image" in any case."""
         system = self.trained_system(env)
         system.after = None

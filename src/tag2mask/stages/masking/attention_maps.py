@@ -18,10 +18,10 @@ from tag2mask.engine.stage import Estimate, PerImageStage
 from tag2mask.engine.workspace import reading_artifact
 from tag2mask.errors import SettingsError, unknown_choice
 from tag2mask.losses.attention import attention_map, mask_image
-from tag2mask.networks.inference import ScaleSettings, photograph_scales
+from tag2mask.networks.inference import ScaleSettings, image_scales
 from tag2mask.stages.masking.train_masking import TrainMasking
 from tag2mask.stages.timing import seconds_per_image
-from tag2mask.stages.views import load_photograph
+from tag2mask.stages.views import load_image
 
 Shown = Literal["attention", "masked"]
 
@@ -58,11 +58,11 @@ class AttentionMaps(PerImageStage):
         network, runtime = self.segmenter.load(env), env.runtime
         stride, scales = self.segmenter.settings.label_stride, self._scales()
         looking = (self.segmenter.classifier or self.segmenter).settings.backbone
-        colour = np.array(looking.create(runtime.seed).mean, dtype=np.float32)
+        colour = np.array(looking.facts.mean, dtype=np.float32)
 
         @torch.no_grad()
         def make(sample: Sample) -> bytes:
-            (shown,) = photograph_scales(load_photograph(sample), network.backbone, scales, runtime.torch_device)
+            (shown,) = image_scales(load_image(sample), network.backbone, scales, runtime.torch_device)
             with runtime.autocast():
                 scores = network(shown)
             grid = (-(-shown.shape[2] // stride), -(-shown.shape[3] // stride))
@@ -105,7 +105,7 @@ class AttentionMaps(PerImageStage):
         """The sum of H over tagged classes and each by its class, or the photograph with all of them erased."""
         class_ids, maps, colour = self.load(env, image_id)
         if self.shown == "masked":
-            image = load_photograph(env.dataset.sample(image_id))
+            image = load_image(env.dataset.sample(image_id))
             return {"": Picture(erase(image, maps, colour))}
         shown: dict[str, MapLayer] = {"": HeatMap(maps.sum(0).numpy())}
         if len(class_ids) > 1:

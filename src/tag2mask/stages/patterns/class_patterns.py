@@ -22,11 +22,11 @@ from tag2mask.engine.workspace import reading_artifact
 from tag2mask.errors import SettingsError
 from tag2mask.evidence.class_pattern import orient, principal_components, project
 from tag2mask.evidence.class_statistics import ClassStatistics
-from tag2mask.networks.inference import ScaleSettings, photograph_scales
+from tag2mask.networks.inference import ScaleSettings, image_scales
 from tag2mask.stages.activation_maps import MakeActivationMaps
 from tag2mask.stages.timing import seconds_per_image
 from tag2mask.stages.train_classifier import TrainClassifier
-from tag2mask.stages.views import load_photograph
+from tag2mask.stages.views import load_image
 
 KEPT = 2
 """Components that are kept of each class: the pattern and, for pictures of the plane they span, the next."""
@@ -166,9 +166,7 @@ class ClassPatterns(Stage):
 
         @torch.no_grad()
         def read(sample: Sample) -> list[Tensor]:
-            (image,) = photograph_scales(
-                load_photograph(sample), network.backbone, self.settings.scales, runtime.torch_device
-            )
+            (image,) = image_scales(load_image(sample), network.backbone, self.settings.scales, runtime.torch_device)
             with runtime.autocast():
                 found = network.backbone.features_at(image, blocks or self.settings.blocks)
             return [features[0].permute(1, 2, 0).float() for features in found]

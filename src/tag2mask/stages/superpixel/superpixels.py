@@ -27,7 +27,7 @@ from tag2mask.stages.crf import CRFSettings
 from tag2mask.stages.maps import MapStage
 from tag2mask.stages.memory import ROOM
 from tag2mask.stages.timing import seconds_per_image
-from tag2mask.stages.views import load_photograph
+from tag2mask.stages.views import load_image
 
 _TYPICAL_COUNT = 16  # superpixels of a photograph at the default settings, for estimates of time
 
@@ -158,7 +158,7 @@ class MakeSuperpixels(MapStage):
         network = open_transformer(self.settings, env.runtime)
 
         def make(sample: Sample) -> bytes:
-            labels = discover(network, load_photograph(sample), self.settings, env.runtime)
+            labels = discover(network, load_image(sample), self.settings, env.runtime)
             return encode_label_map(labels, sample.image)
 
         return make

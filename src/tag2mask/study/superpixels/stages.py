@@ -28,7 +28,7 @@ from tag2mask.evidence.normalised_cut import normalised_cut_superpixels
 from tag2mask.evidence.superpixel import discover_superpixels, label_superpixels
 from tag2mask.stages.crf import CRFSettings
 from tag2mask.stages.labels import read_truth
-from tag2mask.stages.views import load_photograph
+from tag2mask.stages.views import load_image
 from tag2mask.study.superpixels.features import open_features
 from tag2mask.study.superpixels.settings import FeatureSet
 
@@ -150,7 +150,7 @@ class FeatureSuperpixels(SuperpixelMaps):
         taus = settings.taus if self.match is None else (self.match.metrics(env)["tau"],)
 
         def compute(sample: Sample) -> Maps:
-            image = load_photograph(sample)
+            image = load_image(sample)
             features = extract(image)
             pixels = image.permute(1, 2, 0).contiguous().numpy()
             maps: Maps = {}
@@ -275,7 +275,7 @@ class MatchThreshold(Stage):
         own, target = (open_features(which, env.runtime) for which in (self.settings.features, self.settings.target))
 
         def look(sample: Sample) -> tuple[Tensor, int]:
-            image = load_photograph(sample)
+            image = load_image(sample)
             return _patches(own(image)), _count(_patches(target(image)), self.settings.target_tau)
 
         with env.reporter.task(f"{self.name} ({self.split})", len(samples) + _SEARCH_STEPS) as task:
@@ -425,7 +425,7 @@ class Positiveness(PerImageStage):
         extract = open_features(self.settings.features, env.runtime)
 
         def make(sample: Sample) -> bytes:
-            features = extract(load_photograph(sample))
+            features = extract(load_image(sample))
             truth = torch.from_numpy(read_truth(sample, env.dataset.num_classes))
             positive, negative = object_similarity(features, truth)
             content = io.BytesIO()
