@@ -1,1 +1,1 @@
-"""What networks know about one image: class activation maps, class patterns, superpixels, affinities."""
+"""Evidence of networks on one image: class activation maps, class patterns, superpixels, affinities."""

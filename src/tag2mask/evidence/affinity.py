@@ -18,7 +18,7 @@ from tag2mask.errors import DataError
 CODE = Code("affinity")
 
 DIFFERENT, FOREGROUND_PAIR, BACKGROUND_PAIR, IGNORED_PAIR = 0, 1, 2, 255
-"""What `pair_labels` says of a pair: two classes, one foreground class, background twice, or nothing."""
+"""Labels that `pair_labels` gives a pair: two classes, one foreground class, background twice, or nothing."""
 
 
 def pair_affinities(features: Tensor, radius: int) -> Tensor:
@@ -69,7 +69,7 @@ def confident_labels(amplified: Tensor, suppressed: Tensor) -> Tensor:
 
 
 def pair_labels(labels: Tensor, radius: int) -> Tensor:
-    """What confident labels say of each pair of pixels closer than a radius (Ahn & Kwak, CVPR 2018).
+    """Labels of each pair of pixels closer than a radius, from confident labels (Ahn & Kwak, CVPR 2018).
 
     Args:
         labels: class ids (..., h, w), 255 unlabelled, on any device.

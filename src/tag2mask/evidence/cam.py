@@ -1,4 +1,4 @@
-"""Class activation maps: where in a photograph a tagged class is."""
+"""Class activation maps: where in an image a tagged class is."""
 
 from collections.abc import Sequence
 from typing import Literal
@@ -22,7 +22,7 @@ def merge_score_maps(maps: Sequence[Tensor], size: tuple[int, int], rule: Rule =
     maximum taken (Kim eq. 2.4), and divided by its own maximum per class (Kim eq. 1.11).
 
     Args:
-        maps: one tensor per scale, (1 or 2, C, h, w): scores of the photograph and, mirrored, of its mirror image.
+        maps: one tensor per scale, (1 or 2, C, h, w): scores of the image and, mirrored, of its mirror image.
         size: the common size.
         rule: "sum" or "max".
 

@@ -1,4 +1,4 @@
-"""Class patterns: the direction in which a network's features vary most over the photographs of one class (DCP).
+"""Class patterns: the direction in which a network's features vary most over the images of one class (DCP).
 
 Luo & Yang, "Learning Saliency-Free Model with Generic Features for Weakly-Supervised Semantic Segmentation" (AAAI
 2020). `tag2mask.evidence.class_statistics` gathers means and covariances; `principal_components`, `orient` and
@@ -109,7 +109,7 @@ def project(features: ArrayT, mean: Array, component: Array) -> ArrayT:
 
 
 def pattern_labels(maps: ArrayT, class_ids: Sequence[int]) -> ArrayT:
-    """Masks from the maps of a photograph's tagged classes (Luo & Yang, algorithm 1).
+    """Masks from the maps of an image's tagged classes (Luo & Yang, algorithm 1).
 
     A pixel where no map is positive is background, one where exactly one is belongs to that class, and one where
     several are is uncertain, which is left unlabelled.

@@ -1,4 +1,4 @@
-"""Means and covariances of the features of each class's photographs, in one pass over photographs.
+"""Means and covariances of the features of each class's images, in one pass over images.
 
 Class patterns (`tag2mask.evidence.class_pattern`) are made of them.
 """
@@ -73,16 +73,16 @@ class _Moments:
 
 
 class ClassStatistics:
-    """Mean and covariance of the features of each class's photographs, in one pass over photographs.
+    """Mean and covariance of the features of each class's images, in one pass over images.
 
-    A photograph counts in each of its classes, with all its pixels (Luo & Yang, eq. 2). Its (d, d) product is computed
-    once, whatever the number of its classes. Sums over photographs are float64; the product of one photograph is
+    An image counts in each of its classes, with all its pixels (Luo & Yang, eq. 2). Its (d, d) product is computed
+    once, whatever the number of its classes. Sums over images are float64; the product of one image is
     computed in the type of its features (half precision as float32) about their mean. With float32 features that
     takes two thirds of the time and moves the covariance by less than 1e-6 of its largest eigenvalue, the first
     component by some 1e-5 degrees (bench/class_patterns.py). Float64 features stay float64, and on other devices than
     the CPU the product always is.
 
-    Memory: ``8 * d * d`` bytes for each class that was seen. The order of photographs and of merging changes results by
+    Memory: ``8 * d * d`` bytes for each class that was seen. The order of images and of merging changes results by
     float64 rounding; the same order gives the same bits.
 
     Args:
@@ -108,11 +108,11 @@ class ClassStatistics:
         return sorted(self._moments)
 
     def add(self, features: Array, class_ids: Sequence[int], cams: Array | None = None) -> None:
-        """Count a photograph's pixels in each of its classes.
+        """Count an image's pixels in each of its classes.
 
         Args:
             features: floats (N, d), one row per pixel; on any device.
-            class_ids: the classes the photograph is tagged with; none adds nothing.
+            class_ids: the classes the image is tagged with; none adds nothing.
             cams: (len(class_ids), N), the classes' CAMs at the same pixels; needed for `cam_covariance` and
                 `cam_correlation` of these classes.
 

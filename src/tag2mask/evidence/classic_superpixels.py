@@ -27,7 +27,7 @@ _SEEDS_LEVELS = 4  # block levels: OpenCV gives no default, this is what its sam
 def classic_superpixels(
     image: npt.NDArray[np.uint8], algorithm: ClassicAlgorithm, amount: int, *, iterations: int = ITERATIONS
 ) -> npt.NDArray[np.int32]:
-    """Superpixels of one photograph, computed on its CIELAB colours without smoothing; other parameters are OpenCV's.
+    """Superpixels of one image, computed on its CIELAB colours without smoothing; other parameters are OpenCV's.
 
     SLIC and LSC are followed by OpenCV's step that joins fragments to a neighbour. SEEDS starts from a grid of blocks
     that are halved several times, and for small numbers comes out with fewer superpixels than asked for.
@@ -89,7 +89,7 @@ def find_ximgproc() -> Any:
 
 
 def _way_out() -> str:
-    """What to type: both OpenCV packages share the folder cv2, and the one that was installed last is in it."""
+    """Command to type: both OpenCV packages share the folder cv2, and the one that was installed last is in it."""
     try:
         version = metadata.version(_BASE)
     except metadata.PackageNotFoundError:

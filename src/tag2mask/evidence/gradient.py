@@ -3,7 +3,7 @@
 Simonyan, Vedaldi and Zisserman, "Deep inside convolutional networks: visualising image classification models and
 saliency maps", ICLR workshop 2014, section 3.1, take the largest absolute gradient over the image's channels; SEC
 (Kolesnikov and Lampert, ECCV 2016) takes it at the features after VGG-16's conv4_1, filters it with a median and calls
-the least salient tenth of a photograph background.
+the least salient tenth of an image background.
 """
 
 from typing import Protocol
@@ -32,7 +32,7 @@ class Scorer(Protocol):
 
     @property
     def backbone(self) -> Chain:
-        """What gives the features."""
+        """The backbone that gives the features."""
 
     def scores(self, features: Tensor) -> Tensor:
         """Scores of the classes from features of the backbone's last block."""

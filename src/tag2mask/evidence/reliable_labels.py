@@ -98,7 +98,7 @@ def reliable_labels(
 
 
 def _highest(value: Tensor, best: Tensor, candidates: Tensor, share: float, classes: int) -> Tensor:
-    """Which candidates have the highest `share` of values of their class and image, bool (N, h, w)."""
+    """Candidates with the highest `share` of values of their class and image, bool (N, h, w)."""
     images = torch.arange(len(value), device=value.device)[:, None, None]
     groups = len(value) * (classes + 1)
     # What is no candidate is a group of its own, the last one.

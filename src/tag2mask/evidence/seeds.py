@@ -1,4 +1,4 @@
-"""Seeds: the few pixels of a photograph whose class is thought to be known, from CAMs, saliency and superpixels."""
+"""Seeds: the few pixels of an image whose class is thought to be known, from CAMs, saliency and superpixels."""
 
 from collections.abc import Sequence
 
@@ -15,7 +15,7 @@ CODE = Code("sparse seeds")
 def claimed_labels(cams: Tensor, class_ids: Sequence[int], threshold: float) -> Tensor:
     """Foreground seeds: every class claims the pixels where its CAM is above a share of its maximum.
 
-    Where several classes claim a pixel, the one whose claimed area in this photograph is the smallest gets it, the
+    Where several classes claim a pixel, the one whose claimed area in this image is the smallest gets it, the
     lowest class id among equals (Kolesnikov & Lampert, "Seed, Expand and Constrain", ECCV 2016, section 3.2; Huang et
     al., DSRG, CVPR 2018).
 
@@ -47,7 +47,7 @@ def add_background(
     """Background seeds: unlabelled pixels with the least evidence of any object.
 
     Either where the evidence is below a value (DSRG: saliency below 0.06), or where it is among the lowest of the
-    whole photograph, labelled pixels included (SEC: the lowest 10 %). All pixels whose evidence equals that of the last
+    whole image, labelled pixels included (SEC: the lowest 10 %). All pixels whose evidence equals that of the last
     one within the share are taken too: evidence alone decides, never a pixel's place. Where the evidence is the same
     everywhere this is every unlabelled pixel.
 
@@ -90,7 +90,7 @@ def superpixel_seeds(
 
     A pixel takes the class of the largest CAM (the first among equals) where that is above `alpha`. Of the superpixels,
     the one with the lowest mean of max_c CAM_c (the lowest id among equals) is background; where it meets foreground,
-    foreground stays. The dissertation does not treat photographs without tags; here they are background everywhere, as
+    foreground stays. The dissertation does not treat images without tags; here they are background everywhere, as
     in `tag2mask.evidence.cam.cam_labels`.
 
     Args:

@@ -105,18 +105,18 @@ def label_superpixels(
     bilateral_weight: float = 10.0,
     max_pixels: int = 1_000_000,
 ) -> npt.NDArray[np.int32]:
-    """Bring superpixels of patches to the photograph's pixels and to its edges (Kim, section 3.3.1).
+    """Bring superpixels of patches to the image's pixels and to its edges (Kim, section 3.3.1).
 
     A pixel takes the superpixel of the patch it lies in. The dense CRF then takes these labels as its unary, one label
     per superpixel, and each pixel the most probable of its answer. The defaults are the constants behind the maps that
-    Kim published, meant for photographs of VOC's size, 500 pixels along the longer side.
+    Kim published, meant for images of VOC's size, 500 pixels along the longer side.
 
     Time and memory grow with pixels times superpixels: about 16 bytes for each pair.
 
     Args:
-        image: the photograph, uint8 (H, W, 3).
+        image: uint8 (H, W, 3).
         patches: superpixel of each patch, integers of shape (rows, columns), as `discover_superpixels` numbers them.
-        covered: height and width, in pixels of the photograph, that all rows and columns of patches span from its
+        covered: height and width, in pixels of the image, that all rows and columns of patches span from its
             upper left corner; more than its own where it was padded for the network. None if they are its own.
         confidence: probability of a pixel's own superpixel in the unary, the others share the rest; in (0, 1].
         iterations: of mean field; 0 leaves the patches' borders as they are.
@@ -125,7 +125,7 @@ def label_superpixels(
         bilateral_sxy: in pixels.
         bilateral_srgb: in steps of 0..255.
         bilateral_weight: its weight.
-        max_pixels: larger photographs are refined on a copy shrunk to about this many pixels, and its labels enlarged
+        max_pixels: larger images are refined on a copy shrunk to about this many pixels, and its labels enlarged
             by nearest neighbour.
 
     Returns:
@@ -133,7 +133,7 @@ def label_superpixels(
         padding or loses all its pixels to others is gone.
 
     Raises:
-        DataError: an array of another shape or type, or patches that do not cover the photograph.
+        DataError: an array of another shape or type, or patches that do not cover the image.
         SettingsError: a parameter is out of its range.
 
     Example:

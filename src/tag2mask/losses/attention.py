@@ -1,4 +1,4 @@
-"""The attention loss: what a segmenter has erased from a photograph a classifier must no longer find in it."""
+"""The attention loss: what a segmenter has erased from an image a classifier must no longer find in it."""
 
 from collections.abc import Sequence
 

@@ -7,7 +7,7 @@ from torch import Tensor
 def cam_consistency_loss(maps: Tensor, dilated: Tensor, tags: Tensor) -> tuple[Tensor, Tensor]:
     """Squared difference between the dense CAM and the standard block's (Kim, dissertation 2022, eq. 2.2).
 
-    The dense CAM is M = max(M^0, mean_i M^i), element by element, and the loss of a photograph
+    The dense CAM is M = max(M^0, mean_i M^i), element by element, and the loss of an image
     1 / (C |S|) sum_{u in S} sum_{c present} (relu(M_uc) - relu(M^0_uc))^2, C being all foreground classes.
     M is the target: no gradient goes through it, neither to the dilated blocks nor to M^0 **[resolved]**. Every
     position counts, those of padding too: the text does not leave any out.
@@ -18,7 +18,7 @@ def cam_consistency_loss(maps: Tensor, dilated: Tensor, tags: Tensor) -> tuple[T
         tags: 1 for tagged classes, else 0; (N, C).
 
     Returns:
-        (sum, N * C * h * w) in float32; the sum is 0, with zero gradient, where no photograph has a tag.
+        (sum, N * C * h * w) in float32; the sum is 0, with zero gradient, where no image has a tag.
     """
     standard = maps.float()
     dense = torch.maximum(standard, dilated.float().mean(0)).detach()

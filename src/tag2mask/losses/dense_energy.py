@@ -14,7 +14,7 @@ from tag2mask.refine import lattice
 def dense_energy(
     probabilities: Tensor, images: Tensor, *, sxy: float, srgb: float, mask: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
-    """RRM's regularised loss (Zhang et al., AAAI 2020): a Potts energy between all pixels of a photograph.
+    """RRM's regularised loss (Zhang et al., AAAI 2020): a Potts energy between all pixels of an image.
 
         E = sum_{u, v} m_u m_v k(u, v) sum_c S_uc (1 - S_vc),
         k(u, v) = exp(-|x_u - x_v|^2 / (2 sxy^2) - |I_u - I_v|^2 / (2 srgb^2)).
@@ -30,8 +30,8 @@ def dense_energy(
 
     Args:
         probabilities: S, a softmax (N, C, h, w); half precision is worked on in float32, as float64 is.
-        images: photographs at the same size, RGB, uint8 (N, 3, h, w).
-        sxy: standard deviation in position, pixels of the map: divide by f on a photograph shrunk by f.
+        images: at the same size, RGB, uint8 (N, 3, h, w).
+        sxy: standard deviation in position, pixels of the map: divide by f on an image shrunk by f.
         srgb: standard deviation in colour, steps of 0..255.
         mask: m, the pixels that take part, bool or floats (N, h, w); None for all.
 

@@ -14,7 +14,7 @@ LEAST_NORM = 1e-4
 
 
 class Reassigned(NamedTuple):
-    """What embeddings make of labels.
+    """Loss, weights and reassigned labels that follow from embeddings.
 
     Args:
         loss: (sum over labelled pixels, number of them).

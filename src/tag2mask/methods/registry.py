@@ -29,8 +29,8 @@ class Method:
         source: where it comes from.
         settings: its settings' dataclass; every method's has `segmenter` and `prediction`.
         build: makes its graph of stages.
-        tags_only: whether it sees nothing but photographs and tags in training.
-        sees_masks: in a few words, whether anything that it needs has seen masks, of these or other photographs.
+        tags_only: whether it sees nothing but images and tags in training.
+        sees_masks: in a few words, whether anything that it needs has seen masks, of these or other images.
     """
 
     name: str

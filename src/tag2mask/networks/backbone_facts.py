@@ -1,4 +1,4 @@
-"""What is known of a backbone before it is built: its blocks, their channels and strides, and its normalisation."""
+"""Facts of a backbone before it is built: its blocks, their channels and strides, and its normalisation."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -81,7 +81,7 @@ class BackboneFacts:
         return self.blocks.index(name)
 
     def check_cacheable(self, block: str) -> None:
-        """Tells what `Backbone.encode` would refuse.
+        """Check a block as `Backbone.encode` does, without the network.
 
         Raises:
             SettingsError: features of this backbone cannot be kept at a block, or there is no such block.

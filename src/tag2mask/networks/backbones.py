@@ -117,7 +117,7 @@ def list_backbones(pattern: str = "*") -> list[BackboneInfo]:
 
 
 def check_backbone(name: str, output_stride: int) -> str:
-    """Tells a name or stride that `create_backbone` would refuse, without building anything.
+    """Check a name and a stride as `create_backbone` does, without building anything.
 
     Returns:
         the family the backbone belongs to.
@@ -300,7 +300,7 @@ def _build_vit(architecture: str) -> tuple[nn.Module, list[Block], dict[str, str
 
 
 def count_kept(name: str, blocks: Sequence[str], aliases: Mapping[str, str], block: str | None) -> int:
-    """How many of a network's blocks there are up to and including the one to read; None reads the last.
+    """Number of a network's blocks up to and including the one to read; None reads the last.
 
     Raises:
         SettingsError: there is no such block; the message has the backbone's name.

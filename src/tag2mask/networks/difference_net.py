@@ -52,7 +52,7 @@ class DifferenceNet(nn.Module):
         initialise(convolutions[:-1], convolutions[-1:])
 
     def shared(self, high: Tensor, low: Tensor | None) -> Tensor:
-        """What both masks of a pair have in common. No gradient goes back into the features.
+        """Features that both masks of a pair have in common. No gradient goes back into the features.
 
         Args:
             high: high-level features (N, high, h, w), h and w at least 2; they set the grid.

@@ -33,7 +33,7 @@ _OTHER_STAGES = {
 
 
 def is_efficientnet_lite(state: Mapping[str, Tensor]) -> bool:
-    """Whether a state dict carries the EfficientNet-PyTorch names that `to_timm_names` reads."""
+    """True if a state dict has the EfficientNet-PyTorch names that `to_timm_names` reads."""
     return "_conv_stem.weight" in state
 
 

@@ -26,7 +26,7 @@ from tag2mask.networks.weights import WeightsInfo
 CODE = Code("backbones")
 
 KeyCentre = Literal["bias", "mean", "none"]
-"""What `VitBackbone.keys` subtracts from keys: the layer's key bias, the image's mean key, or nothing."""
+"""Vector that `VitBackbone.keys` subtracts from keys: the layer's key bias, the image's mean key, or none."""
 
 _PROBE_SIZE = 64  # side in pixels of the image that tells blocks' channels and strides; a multiple of every stride
 
@@ -45,7 +45,7 @@ class Block:
 
 
 class Shape(NamedTuple):
-    """What features after a block look like.
+    """Shape of the features after a block.
 
     Attributes:
         channels: of the features.
@@ -58,7 +58,7 @@ class Shape(NamedTuple):
 
 @dataclass(frozen=True)
 class BackboneIdentity:
-    """What a backbone knows about its origin.
+    """Origin of a backbone: its name, stride, normalisation and weights.
 
     Attributes:
         name: timm's name.
@@ -266,7 +266,7 @@ class Backbone(nn.Module):
         """Works batch norms into convolutions, for kinds of networks where that is known to be of use."""
 
     def _readable(self, state: Tensor, images: Tensor) -> Tensor:
-        """What a block hands on, as a grid of features."""
+        """Output of a block, as a grid of features."""
         return state
 
     def _position(self, block: str) -> int:

@@ -69,7 +69,7 @@ def fold_batch_norms(network: nn.Module, run: Callable[[], Tensor]) -> int:
 
 
 def _folded_convolution(conv: nn.Conv2d, norm: nn.BatchNorm2d, input: Tensor) -> Tensor:
-    """What the batch norm makes of the convolution's output."""
+    """Batch norm of the convolution's output."""
     assert norm.running_mean is not None
     weight = conv.weight * _scale(norm)[:, None, None, None]
     mean = norm.running_mean if conv.bias is None else norm.running_mean - conv.bias
@@ -87,7 +87,7 @@ def _scale(norm: nn.BatchNorm2d) -> Tensor:
 
 
 def _after_norm(norm: nn.BatchNorm2d, input: Tensor) -> Tensor:
-    """What is left of a batch norm that its convolution has taken over: timm's activation."""
+    """Rest of a batch norm that its convolution has taken over: timm's activation."""
     if isinstance(norm, BatchNormAct2d):
         activated: Tensor = norm.act(norm.drop(input))
         return activated

@@ -31,7 +31,7 @@ class Frozen(nn.Module, Generic[Network]):
         return self._held[0]
 
     def forward(self, *inputs: Any, **options: Any) -> Tensor:
-        """What the network makes of its inputs."""
+        """Output of the network that is held."""
         found: Tensor = self.network(*inputs, **options)
         return found
 

@@ -1,4 +1,4 @@
-"""Networks on whole photographs: several scales, mirrored too."""
+"""Networks on whole images: several scales, mirrored too."""
 
 import dataclasses
 from collections.abc import Iterator
@@ -24,7 +24,7 @@ MERGES = ("softmax", "logits", "softmax_twice")
 
 @dataclass(frozen=True)
 class ScaleSettings:
-    """The sizes a photograph is shown to a network in.
+    """The sizes an image is shown to a network in.
 
     Args:
         long_side: long side in pixels at scale 1; 0 takes the photograph's own size. Several networks side by side have
@@ -50,7 +50,7 @@ class ScaleSettings:
 
 @dataclass(frozen=True)
 class InferenceSettings(ScaleSettings):
-    """How a segmenter is used on a photograph.
+    """Settings of a segmenter's inference on an image.
 
     Args:
         merge: "softmax" averages probabilities over scales (Kim, DCP), "logits" sums scores (DSRG), "softmax_twice" is
@@ -71,7 +71,7 @@ class InferenceSettings(ScaleSettings):
 
 
 class Normalisation(Protocol):
-    """What knows how images in [0, 1] are normalised for pretrained weights: a backbone, or its facts."""
+    """Source of the normalisation that pretrained weights expect of images in [0, 1]: a backbone, or its facts."""
 
     @property
     def mean(self) -> tuple[float, ...]:
@@ -93,11 +93,11 @@ def normalise(image: Tensor, backbone: Normalisation) -> Tensor:
 def image_scales(
     image: Tensor, backbone: Backbone | Trunks, settings: ScaleSettings, device: torch.device
 ) -> Iterator[Any]:
-    """The photograph at every scale, with its mirror image as a second item of the batch.
+    """An image at every scale, with its mirror image as a second item of the batch.
 
     Several networks side by side (`Trunks`) see it at their own long sides, times the scale.
 
-    A batch holds nothing but one photograph at one scale: what else is in a batch can change the bits of a convolution.
+    A batch holds nothing but one image at one scale: what else is in a batch can change the bits of a convolution.
 
     Args:
         image: uint8 (3, H, W).
@@ -125,7 +125,7 @@ def image_scales(
 def segment(
     network: Segmenter, image: Tensor, settings: InferenceSettings, device: torch.device, autocast: torch.autocast
 ) -> Tensor:
-    """Class probabilities of one photograph, over scales and mirror image.
+    """Class probabilities of one image, over scales and its mirror image.
 
     Args:
         network: on the device, in evaluation mode.
@@ -135,7 +135,7 @@ def segment(
         autocast: precision to compute in.
 
     Returns:
-        float32 probabilities (classes, h, w) on the CPU, (h, w) the photograph's size unless it has more than
+        float32 probabilities (classes, h, w) on the CPU, (h, w) the image's size unless it has more than
         `max_pixels` pixels.
     """
     size = bounded_size((image.shape[-2], image.shape[-1]), settings.max_pixels)
@@ -168,7 +168,7 @@ def bounded_size(size: tuple[int, int], max_pixels: int) -> tuple[int, int]:
 def label_map(probabilities: Tensor, size: tuple[int, int]) -> Tensor:
     """Class of the largest probability at a size, after bilinear upsampling.
 
-    Classes are upsampled one at a time, so that a large photograph does not need all its maps in memory at once.
+    Classes are upsampled one at a time, so that a large image does not need all its maps in memory at once.
 
     Shapes: (classes, h, w) -> uint8 (H, W). The lowest class wins a tie.
     """

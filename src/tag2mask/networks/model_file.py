@@ -27,7 +27,7 @@ Network = Classifier | Segmenter | AffinityNet
 
 @dataclass(frozen=True)
 class ModelHeader:
-    """What a model file says about itself.
+    """Header of a model file.
 
     Args:
         kind: "classifier", "segmenter" or "affinity".

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from tag2mask.errors import WeightsError
 
 NAME = "resnet38"
-"""What settings call the network."""
+"""Name of the network in settings."""
 
 OUTPUT_STRIDES = (8, 16, 32)
 """Strides of the last features: PSA's, and those that the network was trained on ImageNet with (32)."""

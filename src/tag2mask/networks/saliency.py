@@ -24,7 +24,7 @@ from tag2mask.networks.weights import WeightsInfo, resolve_weights
 CODE = Code("saliency")
 
 Scaling = Literal["none", "min_max", "sigmoid"]
-"""What brings a network's output into [0, 1]: nothing, its own smallest and largest value, or the logistic function."""
+"""Scaling of a network's output to [0, 1]: none, by its own smallest and largest value, or by the logistic function."""
 
 _BACKBONE = "vit_small_patch14_dinov2"
 _PATCH = 14
@@ -208,13 +208,13 @@ class OnnxSaliency:
         return sides[0], sides[1]
 
     def __call__(self, image: Tensor) -> Tensor:
-        """Saliency of a photograph.
+        """Saliency of an image.
 
         Args:
             image: uint8 (3, H, W).
 
         Returns:
-            float32 (h, w) in [0, 1] at the resolution of the network's output, covering the whole photograph.
+            float32 (h, w) in [0, 1] at the resolution of the network's output, covering the whole image.
 
         Raises:
             WeightsError: the network fails, or its output is no map or not finite.
@@ -269,7 +269,7 @@ def _session(path: Path) -> Any:
 
 
 def _takes_an_image(shape: Sequence[object]) -> bool:
-    """Whether an input's shape is (1, 3, H, W); what is no number in it can be any."""
+    """True if an input's shape is (1, 3, H, W); what is no number in it can be any."""
     return len(shape) == 4 and all(
         not isinstance(side, int) or side == wanted for side, wanted in zip(shape, (1, 3), strict=False)
     )

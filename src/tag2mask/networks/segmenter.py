@@ -60,7 +60,7 @@ def make_head(channels: int, classes: int, settings: HeadSettings) -> LargeFOV |
 
 
 class Levels(NamedTuple):
-    """What a segmenter makes of images at several levels.
+    """Outputs of a segmenter at several levels.
 
     Args:
         features: of the backbone, what heads read: (N, channels, h, w).

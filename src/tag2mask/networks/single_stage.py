@@ -30,7 +30,7 @@ class CamBranch(nn.Module):
             single(classifier.backbone).freeze(self.after)
 
     def features(self, features: Tensor) -> Tensor:
-        """What the classifier's head reads, from the trunk's features: (N, channels, h, w) -> (N, channels', h, w)."""
+        """Input of the classifier's head, from the trunk's features: (N, channels, h, w) -> (N, channels', h, w)."""
         return features if self.after is None else self.classifier.backbone.forward_from(features, self.after)
 
     def maps(self, features: Tensor) -> Tensor:

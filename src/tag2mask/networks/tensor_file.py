@@ -67,7 +67,7 @@ def read_tensor_header(path: Path, key: str, version: int, what: str, check: Cal
 
 
 def reason(error: Exception) -> str:
-    """What went wrong, in one short line."""
+    """Reason of an error, in one short line."""
     if isinstance(error, KeyError):
         return f"{error} is missing"
     # torch names every tensor that does not fit; a few tell enough.

@@ -116,7 +116,7 @@ class Trunks(nn.Module):
         return self.features_at(images, [until])[0]
 
     def forward_from(self, features: Tensor, after: str) -> Tensor:
-        """What `forward` returns, from itself: joined features are what is kept."""
+        """Output of `forward`, from itself: joined features are what is kept."""
         return self.features_at(features, [JOINED], after=after)[0]
 
     def features_at(self, inputs: Any, blocks: Sequence[str], *, after: str | None = None) -> list[Tensor]:

@@ -1,4 +1,4 @@
-"""Where pretrained weights come from: a file of the user's, an installed package, or timm's hub.
+"""Sources of pretrained weights: a file of the user's, an installed package, or timm's hub.
 
 `resolve_weights` only finds out which of them it will be (cheap, so that a stage's fingerprint can be had without
 building a network); `load_state` then reads or downloads it.
@@ -32,7 +32,7 @@ FILE_SUFFIXES = (".safetensors", ".pth", ".pt")
 """Weight files that can be read for any backbone."""
 
 WEIGHT_SOURCES = ("auto", "package", "hub", "none")
-"""What a setting of weights can be but the path of a file."""
+"""Settings of weights other than the path of a file."""
 
 _WRAPPERS = ("state_dict", "model")  # keys under which training scripts commonly store a state dict
 _HUB_PROBE_SECONDS = 3.0
@@ -48,7 +48,7 @@ _SPDX = {
 
 @dataclass(frozen=True)
 class WeightsInfo:
-    """Which weights a network starts from.
+    """Weights that a network starts from.
 
     Attributes:
         source: where they come from; ``"none"`` is random initialisation.

@@ -1,4 +1,4 @@
-"""The fully connected CRF: probabilities that follow the edges of the photograph.
+"""The fully connected CRF: probabilities that follow the edges of the image.
 
 Mean field of Krähenbühl & Koltun, "Efficient Inference in Fully Connected CRFs with Gaussian Edge Potentials" (NIPS
 2011), with the filtering of Adams, Baek & Davis, "Fast High-Dimensional Filtering Using the Permutohedral Lattice"
@@ -30,7 +30,7 @@ from tag2mask.refine import _permutohedral, lattice
 CODE = Code("dense CRF")
 
 MAX_PIXELS = 4_000_000
-"""Photographs with more pixels are solved at a reduced size unless the caller says otherwise."""
+"""Images with more pixels are solved at a reduced size unless the caller says otherwise."""
 
 UNARIES = ("log", "flat")
 """Names of the unary energies: -log of the probability, or minus the probability itself."""
@@ -46,7 +46,7 @@ ArrayT = TypeVar("ArrayT", npt.NDArray[Any], torch.Tensor)
 
 
 class ReducedSizeWarning(UserWarning):
-    """A photograph had more than `max_pixels` pixels, so its CRF was solved on a smaller copy."""
+    """An image had more than `max_pixels` pixels, so its CRF was solved on a smaller copy."""
 
 
 class _Kernels(NamedTuple):
@@ -60,12 +60,12 @@ class _Kernels(NamedTuple):
     bilateral_weight: float
 
     def scaled(self, factor: float) -> "_Kernels":
-        """The same CRF on a photograph whose sides are `factor` times as long."""
+        """The same CRF on an image whose sides are `factor` times as long."""
         return self._replace(gaussian_sxy=self.gaussian_sxy * factor, bilateral_sxy=self.bilateral_sxy * factor)
 
 
 class _Unary(NamedTuple):
-    """How probabilities become energies."""
+    """Unary energy of probabilities."""
 
     kind: str
     min_probability: float
@@ -103,12 +103,12 @@ def dense_crf(
     """Refine class probabilities with a fully connected CRF (Krähenbühl & Koltun 2011).
 
     One mean-field update is ``Q = softmax(-unary + sum over kernels of weight * D K D Q)`` with
-    ``D = diag(1 / sqrt(K 1))``; the start is ``softmax(-unary)``. The defaults are those of DeepLab, SEC and PSA at
-    test time. On a photograph shrunk by a factor f, divide both `sxy` by f.
+    ``D = diag(1 / sqrt(K 1))``; the start is ``softmax(-unary)``. The defaults are those of SEC (Kolesnikov &
+    Lampert, ECCV 2016) and of pydensecrf's example. On an image shrunk by a factor f, divide both `sxy` by f.
 
     Memory: about ``150 + 8 * classes`` bytes per pixel and ``200 + 8 * classes`` bytes per lattice vertex, of which a
     photograph has 0.1 to 0.5 per pixel, noise and very narrow kernels several. After a call up to 64 MB stay in use,
-    for the next photograph of the same size. Images are solved one per thread, each in one thread and without the
+    for the next image of the same size. Images are solved one per thread, each in one thread and without the
     GIL; the result does not depend on `threads`.
 
     Probabilities that are CUDA tensors are solved on their device, in float32 whatever their type, images of a batch
@@ -116,7 +116,7 @@ def dense_crf(
     else is in the batch.
 
     Args:
-        image: photograph, RGB, uint8, shape (H, W, 3); for a batch (N, H, W, 3), or a sequence of (H, W, 3). It may be
+        image: RGB, uint8, shape (H, W, 3); for a batch (N, H, W, 3), or a sequence of (H, W, 3). It may be
             on another device than the probabilities.
         probabilities: floats in [0, 1], shape (C, H, W); for a batch (N, C, H, W), or a sequence of (C, H, W) whose
             sizes and class counts may differ. NumPy arrays, or tensors on any device; gradients are not followed.
@@ -128,7 +128,7 @@ def dense_crf(
         bilateral_weight: weight of the bilateral kernel; 0 switches it off.
         unary: ``"log"`` for -log p, ``"flat"`` for -p (what DSRG's published code does).
         min_probability: smaller probabilities count as this in the log; at least 1e-37.
-        max_pixels: larger photographs are solved on a copy shrunk to at most this many pixels, the result enlarged
+        max_pixels: larger images are solved on a copy shrunk to at most this many pixels, the result enlarged
             bilinearly and renormalised, with a `ReducedSizeWarning`; ``None`` for no limit.
         threads: images solved at the same time on the CPU.
 
@@ -301,7 +301,7 @@ def _task(image: Array, probabilities: Array, kernels: _Kernels, max_pixels: int
 
 
 def _on_device(task: _Task) -> bool:
-    """Whether the image is solved where its probabilities are, not by the compiled kernel."""
+    """True if the image is solved where its probabilities are, not by the compiled kernel."""
     return isinstance(task.probabilities, torch.Tensor) and task.probabilities.is_cuda
 
 
@@ -364,7 +364,7 @@ def _refined_on_device(tasks: Sequence[_Task], energy: _Unary) -> list[Array]:
 
 @contextmanager
 def _photograph_named(size: tuple[int, int]) -> Iterator[None]:
-    """Turns what the kernels refuse into an error that names the photograph."""
+    """Turn an error of the kernels into one that names the image."""
     try:
         yield
     except ValueError as error:
@@ -372,7 +372,7 @@ def _photograph_named(size: tuple[int, int]) -> Iterator[None]:
 
 
 def _at_size(photo: ArrayT, probabilities: ArrayT, size: tuple[int, int]) -> tuple[ArrayT, ArrayT]:
-    """A photograph (H, W, 3) and its probabilities (C, H, W), whose values are checked here, at the size to solve."""
+    """An image (H, W, 3) and its probabilities (C, H, W), whose values are checked here, at the size to solve."""
     # The tolerance is for softmax in half precision; one comparison each also finds NaN.
     if not (probabilities.min() >= 0) & (probabilities.max() <= 1 + 1e-2):
         raise DataError(
@@ -386,7 +386,7 @@ def _at_size(photo: ArrayT, probabilities: ArrayT, size: tuple[int, int]) -> tup
 
 
 def _enlarged(probabilities: ArrayT, size: tuple[int, int]) -> ArrayT:
-    """Probabilities (C, H, W) at the photograph's size."""
+    """Probabilities (C, H, W) at the image's size."""
     if tuple(probabilities.shape[1:]) == size:
         return probabilities
     q = _resized(probabilities, size)

@@ -1,7 +1,7 @@
-"""Difference detection: which changes between two masks of a photograph are to be trusted.
+"""Difference detection: which changes between two masks of an image are to be trusted.
 
 Shimoda and Yanai, "Self-Supervised Difference Detection for Weakly-Supervised Semantic Segmentation" (ICCV 2019),
-section 3. A network tells from the photograph and one mask of a pair where the other one differs. A change that can be
+section 3. A network tells from the image and one mask of a pair where the other one differs. A change that can be
 predicted from the mask before it is trusted; one that can be predicted from the mask after it is taken back.
 
 Where the printed formulas contradict each other, these follow the authors' code; docstrings say where.
@@ -41,7 +41,7 @@ def missing_classes(before: Tensor, after: Tensor, present: Tensor, *, share: fl
 
     The change ratio delta of eq. 3 is N_after / max(N_before, 1), in pixels. The paper prints delta > 0.5; what it
     describes, and its authors' code does, is delta < 0.5. A class that neither mask shows is not missing: in the
-    authors' code, where its delta is 0, it is, and its photograph would be dropped from training.
+    authors' code, where its delta is 0, it is, and its image would be dropped from training.
 
     Args:
         before: class ids (N, h, w), integers; ids that are no class, 255 for one, are not counted.
@@ -158,7 +158,7 @@ def _pixels(masks: Tensor, classes: int) -> Tensor:
 
 
 def _of_pixels(of_class: Tensor, masks: Tensor) -> Tensor:
-    """What each pixel's class has, 0 for pixels of no class: (N, C) and (N, h, w) -> (N, h, w)."""
+    """Value of each pixel's class, 0 for pixels of no class: (N, C) and (N, h, w) -> (N, h, w)."""
     classes = of_class.shape[1]
     ids = masks.flatten(1).long()
     of_class = torch.cat([of_class, of_class.new_zeros(len(of_class), 1)], dim=1)

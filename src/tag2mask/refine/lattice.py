@@ -28,7 +28,7 @@ MOST_PIXELS = np.iinfo(np.int32).max // 12
 kernel has the same limit."""
 
 POINTS_AT_ONCE = 2**19
-"""Points embedded at a time, so that the temporaries of a large photograph stay small."""
+"""Points embedded at a time, so that the temporaries of a large image stay small."""
 
 ENTRIES_AT_ONCE = 2**22
 """Pairs of a point and a corner sorted at a time, for the same reason."""
@@ -51,10 +51,10 @@ class Kernel(NamedTuple):
 
 
 class _Keys(NamedTuple):
-    """How the lattice points of one kernel become integers: their first d coordinates as one mixed-radix number."""
+    """Numbers of the lattice points of one kernel: their first d coordinates as one mixed-radix number."""
 
     strides: tuple[int, ...]
-    """What one step of each coordinate adds; 0 for the last one, which follows from the others."""
+    """Change of the number by one step of each coordinate; 0 for the last one, which follows from the others."""
     lowest: int
     """Number of the lowest point."""
     capacity: int
@@ -119,7 +119,7 @@ def mean_field(
     is built, about 400 per pixel and 250 MB.
 
     Args:
-        images: at least one; RGB photographs, uint8, each (H, W, 3); sizes may differ.
+        images: at least one; RGB, uint8, each (H, W, 3); sizes may differ.
         scores: negative unary energies, float32, each (C, H, W), all of one C and on the images' device.
         iterations: number of updates; 0 gives the softmax of the scores.
         gaussian_sxy: standard deviation of the Gaussian kernel in pixels.
@@ -165,7 +165,7 @@ def bilateral_filter(images: Tensor, values: Tensor, *, sxy: float, srgb: float)
     and its own gradient. float32 throughout, under autocast too; no gradient is followed.
 
     Args:
-        images: RGB photographs, uint8 (N, 3, h, w), at least one.
+        images: RGB, uint8 (N, 3, h, w), at least one.
         values: float32 (N, C, h, w), on the images' device.
         sxy: standard deviation in position, pixels, above 0.
         srgb: standard deviation in colour, steps of 0..255, above 0.
@@ -219,7 +219,7 @@ def check_size(height: int, width: int, kernels: Sequence[Kernel]) -> None:
 
 
 def _fits(sizes: Sequence[tuple[int, int]], kernels: Sequence[Kernel]) -> bool:
-    """Whether images can be numbered together."""
+    """True if images can be numbered together."""
     try:
         capacity = sum(keys.capacity for keys in _shared_keys(sizes, kernels))
     except ValueError:
@@ -247,7 +247,7 @@ def _scaled(values: npt.NDArray[np.float32], feature: int, kernel: Kernel) -> np
 
 
 def _counts(height: int, width: int, kernel: Kernel) -> list[int]:
-    """How many values each feature has."""
+    """Number of values of each feature."""
     return [width, height, *[COLOURS] * (len(kernel.deviations) - 2)]
 
 

@@ -1,6 +1,6 @@
 """Re-refinement of any pair of masks by difference detection (Shimoda & Yanai, SSDD, ICCV 2019).
 
-The paper's "re-refinement module" by itself: given what a network makes of a photograph, a mask, the mask that some
+The paper's "re-refinement module" by itself: given what a network makes of an image, a mask, the mask that some
 refinement made of it, and a difference network trained on such pairs, `refine` takes the changes that can be trusted.
 Where masks and features come from does not matter.
 """
@@ -23,11 +23,11 @@ MasksT = TypeVar("MasksT", npt.NDArray[Any], Tensor)
 
 
 class ImageFeatures(NamedTuple):
-    """e(x), what a network makes of photographs.
+    """e(x), a network's features of images.
 
     Args:
         high: high-level features (N, c, h, w); the difference network works on their grid.
-        low: low-level features (N, c', h', w') of the same photographs; None for a network that takes none.
+        low: low-level features (N, c', h', w') of the same images; None for a network that takes none.
     """
 
     high: Tensor
@@ -79,14 +79,14 @@ def refine(
     in the mode it came in.
 
     Args:
-        image_features: high- and low-level features of the N photographs.
-        before: class ids (N, H, W), or (H, W) of one photograph; integers, 255 without a label.
+        image_features: high- and low-level features of the N images.
+        before: class ids (N, H, W), or (H, W) of one image; integers, 255 without a label.
         after: the refined masks, of the same shape.
         network: a difference network trained on pairs of this kind.
         bias: above 0 in favour of `after`. The paper's seeds are made with 0.1, its training masks with 0.4.
         background_bias: in favour of background, 0.1 for the paper's seeds and 0 for its training masks.
         class_bias: in favour of classes that lose more than half of their pixels; 0 leaves them to the rest.
-        present: the classes whose loss counts, bool (N, C) or (C,), background first: the photographs' tags. None takes
+        present: the classes whose loss counts, bool (N, C) or (C,), background first: the images' tags. None takes
             the classes that a mask of the pair shows.
 
     Returns:

@@ -25,7 +25,7 @@ LEAST_PIXELS = 100_000
 """A thread is worth its start, about a tenth of a millisecond, for no fewer pixels than these."""
 
 MAX_SUPERPIXELS = 2**24
-"""What `superpixel_count` may be at most: an id for every pixel of a map of 4096x4096."""
+"""Largest `superpixel_count`: an id for every pixel of a map of 4096x4096."""
 
 _INTEGERS = (torch.uint8, torch.int8, torch.uint16, torch.int16, torch.uint32, torch.int32, torch.int64)
 """Types of ids: all that fit into int64, the widest type torch computes with."""

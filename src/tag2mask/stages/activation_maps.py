@@ -1,4 +1,4 @@
-"""Class activation maps of the training photographs' tagged classes, and how good they are at every threshold."""
+"""Class activation maps of the training images' tagged classes, and how good they are at every threshold."""
 
 import io
 from collections.abc import Callable
@@ -30,7 +30,7 @@ from tag2mask.stages.views import load_image
 
 @dataclass(frozen=True)
 class ActivationMapSettings:
-    """How class activation maps are read off the classifier.
+    """Settings of the class activation maps that are read off the classifier.
 
     Args:
         inference: scales and mirror.
@@ -54,12 +54,12 @@ class ActivationMapSettings:
 
 @dataclass(frozen=True)
 class ActivationMaps:
-    """CAMs of one photograph.
+    """CAMs of one image.
 
     Args:
         class_ids: the tagged classes, from 1 up.
         maps: float32 (P, h, w) in [0, 1], one per tagged class.
-        size: (height, width) of the photograph.
+        size: (height, width) of the image.
     """
 
     class_ids: tuple[int, ...]
@@ -67,7 +67,7 @@ class ActivationMaps:
     size: tuple[int, int]
 
     def at_size(self, size: tuple[int, int] | None = None) -> Tensor:
-        """The maps at a size, the photograph's own by default: float32 (P, H, W)."""
+        """The maps at a size, the image's own by default: float32 (P, H, W)."""
         size = size or self.size
         if not self.class_ids:
             return torch.zeros((0, *size))
@@ -75,7 +75,7 @@ class ActivationMaps:
 
 
 class MakeActivationMaps(PerImageStage):
-    """CAMs of the classes a photograph is tagged with: ``.npz`` with ``class_ids``, float16 ``maps`` and ``size``."""
+    """CAMs of the classes an image is tagged with: ``.npz`` with ``class_ids``, float16 ``maps`` and ``size``."""
 
     name = "cams"
     version = 2
@@ -124,7 +124,7 @@ class MakeActivationMaps(PerImageStage):
         return make
 
     def load(self, env: Environment, image_id: str) -> ActivationMaps:
-        """CAMs of one photograph.
+        """CAMs of one image.
 
         Raises:
             WorkspaceError: the file is missing or damaged.
@@ -159,7 +159,7 @@ class MakeActivationMaps(PerImageStage):
 def activation_maps(
     classifier: TrainClassifier, settings: ActivationMapSettings, split: SplitName = "train"
 ) -> MakeActivationMaps:
-    """CAMs of the photographs of a split."""
+    """CAMs of the images of a split."""
     return MakeActivationMaps(classifier, settings, split)
 
 

@@ -19,7 +19,7 @@ Start = Literal["classifier", "pretrained"]
 
 
 def kind_of_weights(weights: str) -> str:
-    """What a fingerprint has beside `BackboneSettings.identity`: a file counts by its content, not by its path."""
+    """Fingerprint entry beside `BackboneSettings.identity`: a file counts by its content, not by its path."""
     return weights if weights in WEIGHT_SOURCES else "path"
 
 
@@ -45,7 +45,7 @@ class BackboneSettings:
         check_backbone(self.name, self.output_stride)
 
     def check(self, *, cached: bool = False) -> None:
-        """Tells a misspelt block before anything is computed, not when a training's turn comes.
+        """Check for a misspelt block before anything is computed, not when a training's turn comes.
 
         Args:
             cached: whether features of the frozen blocks are to be kept.
@@ -89,7 +89,7 @@ class BackboneSettings:
 
     @property
     def architecture(self) -> dict[str, Any]:
-        """What a model file needs to build the backbone again."""
+        """Arguments that a model file needs to build the backbone again."""
         return {"name": self.name, "output_stride": self.output_stride, "block": self.block or None}
 
     @property
@@ -100,7 +100,7 @@ class BackboneSettings:
 
     @property
     def identity(self) -> str:
-        """What fingerprints know of the weights."""
+        """Identity of the weights in fingerprints."""
         return self.info().identity
 
 
@@ -111,7 +111,7 @@ def backbone_and_head(backbone: nn.Module, head: list[nn.Parameter], head_multip
 
 
 def check_start(setting: str, start: str) -> None:
-    """Tells a start that there is not.
+    """Check that there is such a start.
 
     Raises:
         SettingsError: it is none of `Start`; the message has the setting's name.

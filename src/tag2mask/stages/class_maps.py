@@ -1,4 +1,4 @@
-"""Scores of background and the tagged classes: what masks of training photographs are the largest of."""
+"""Scores of background and the tagged classes: what masks of training images are the largest of."""
 
 import io
 from collections.abc import Iterator
@@ -23,12 +23,12 @@ CODE = Code("class maps")
 
 @dataclass(frozen=True)
 class ClassMaps:
-    """Scores of one photograph.
+    """Scores of one image.
 
     Args:
         class_ids: 0 for background, then the tagged classes.
         maps: float32 (K, h, w), K the number of class ids; they sum to 1 in every cell.
-        size: (height, width) of the photograph.
+        size: (height, width) of the image.
     """
 
     class_ids: tuple[int, ...]
@@ -36,11 +36,11 @@ class ClassMaps:
     size: tuple[int, int]
 
     def at_size(self) -> Tensor:
-        """The maps at the photograph's size, float32 (K, H, W)."""
+        """The maps at the image's size, float32 (K, H, W)."""
         return resize_scores(self.maps[None], self.size)[0]
 
     def largest(self) -> npt.NDArray[np.uint8]:
-        """The class of the largest score at the photograph's size, uint8 (H, W)."""
+        """The class of the largest score at the image's size, uint8 (H, W)."""
         return largest_class(self.at_size(), self.class_ids).numpy()
 
 
@@ -58,7 +58,7 @@ def sum_to_one(scores: Tensor) -> Tensor:
 
 
 def encode_maps(class_ids: tuple[int, ...], size: tuple[int, int], **maps: Tensor) -> bytes:
-    """The ``.npz`` of maps (K, h, w) in half precision, with their class ids and the photograph's (height, width)."""
+    """The ``.npz`` of maps (K, h, w) in half precision, with their class ids and the image's (height, width)."""
     content = io.BytesIO()
     halves = {name: values.cpu().numpy().astype(np.float16) for name, values in maps.items()}
     ids = np.array(class_ids, dtype=np.int64)
@@ -67,7 +67,7 @@ def encode_maps(class_ids: tuple[int, ...], size: tuple[int, int], **maps: Tenso
 
 
 class MapsFile(PerImageStage):
-    """One ``.npz`` of `encode_maps` per photograph."""
+    """One ``.npz`` of `encode_maps` per image."""
 
     suffix = ".npz"
 
@@ -84,10 +84,10 @@ class MapsFile(PerImageStage):
 
 
 class ClassMapStage(MapsFile):
-    """Makes scores of background and a photograph's tagged classes, maps that sum to 1 in every cell."""
+    """Makes scores of background and an image's tagged classes, maps that sum to 1 in every cell."""
 
     def load(self, env: Environment, image_id: str) -> ClassMaps:
-        """Scores of one photograph.
+        """Scores of one image.
 
         Raises:
             WorkspaceError: the file is missing or damaged.

@@ -77,7 +77,7 @@ class CRFSettings:
         }
 
     def seconds(self, env: Environment, *, classes: int) -> float:
-        """Seconds of one photograph of this data set on one thread, timed on noise, which takes longer."""
+        """Seconds of one image of this data set on one thread, timed on noise, which takes longer."""
         height, width = image_size(env.dataset.train.samples[0].image)
         image = np.random.default_rng(0).integers(0, 64, (height, width, 3), dtype=np.uint8)
         start = time.perf_counter()

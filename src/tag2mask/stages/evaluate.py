@@ -49,7 +49,7 @@ class _Confusion:
 
 
 class Evaluate(ReduceStage):
-    """IoU, accuracy, precision and recall of masks against the true ones, in all and photograph by photograph."""
+    """IoU, accuracy, precision and recall of masks against the true ones, in all and image by image."""
 
     name = "evaluation"
     version = 2
@@ -72,10 +72,10 @@ class Evaluate(ReduceStage):
         return counts
 
     def per_image(self, env: Environment) -> dict[str, float | None]:
-        """Mean IoU within each photograph that has a true mask, by id, in the order of the split.
+        """Mean IoU within each image that has a true mask, by id, in the order of the split.
 
-        The mean is over the classes that are in the truth or the prediction of that photograph. None: no pixel of its
-        mask is labelled.
+        The mean is over the classes that are in the truth or the prediction of that image. None: no pixel of its mask
+        is labelled.
         """
         scores: dict[str, float | None] = super().metrics(env)[_PER_IMAGE]
         return scores

@@ -1,4 +1,4 @@
-"""Features of a backbone's frozen early blocks, computed once for every photograph and its mirror image."""
+"""Features of a backbone's frozen early blocks, computed once for every image and its mirror image."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ from tag2mask.stages.views import ViewSettings, load_image, view_image
 
 @dataclass(frozen=True)
 class FrozenFeatureSettings:
-    """What is computed ahead.
+    """Settings of the features that are computed ahead.
 
     Args:
         backbone: the backbone; its blocks up to `frozen_until` are computed.
@@ -35,7 +35,7 @@ class FrozenFeatureSettings:
 
 
 class FrozenFeatures(PerImageStage):
-    """float16 ``.safetensors`` with ``features`` (2, channels, h, w): of the photograph and of its mirror image.
+    """float16 ``.safetensors`` with ``features`` (2, channels, h, w): of the image and of its mirror image.
 
     Args:
         settings: backbone and views.
@@ -77,11 +77,11 @@ class FrozenFeatures(PerImageStage):
         return make
 
     def read(self, backbone: Backbone, images: Tensor) -> Tensor:
-        """What is kept of normalised images: (N, 3, H, W) -> (N, channels, h, w)."""
+        """Features that are kept of normalised images: (N, 3, H, W) -> (N, channels, h, w)."""
         return backbone.encode(images, self.settings.backbone.frozen_until)
 
     def load(self, env: Environment, image_id: str, *, mirror: bool) -> Tensor:
-        """Features of one photograph, or of its mirror image: float32 (channels, h, w).
+        """Features of one image, or of its mirror image: float32 (channels, h, w).
 
         Raises:
             WorkspaceError: the file is missing or damaged.
@@ -92,7 +92,7 @@ class FrozenFeatures(PerImageStage):
         return features[int(mirror)].float()
 
     def shape(self, env: Environment) -> tuple[int, int, int]:
-        """(channels, h, w) of the features of one photograph."""
+        """(channels, h, w) of the features of one image."""
         facts, block = self.settings.backbone.facts, self.settings.backbone.frozen_until
         side = -(-self.settings.views.crop // facts.stride_of(block))
         return facts.channels_of(block), side, side
@@ -108,7 +108,7 @@ class FrozenFeatures(PerImageStage):
 
 @dataclass(frozen=True)
 class EarlyFeatureSettings(FrozenFeatureSettings):
-    """What is computed ahead of an early block.
+    """Settings of the features of an early block that are computed ahead.
 
     Args:
         early: the block; a frozen one.

@@ -1,4 +1,4 @@
-"""How much the classifier's scores depend on each place of a photograph: SEC's saliency, learnt from tags alone."""
+"""Sensitivity of the classifier's scores to each place of an image: SEC's saliency, learnt from tags alone."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ _FORWARD_AND_BACKWARD = 3.0  # times a forward pass, roughly
 
 @dataclass(frozen=True)
 class GradientSettings:
-    """How the classifier's gradient becomes a map.
+    """Settings of the maps made of the classifier's gradient.
 
     Args:
         block: the block whose features the gradient is taken at. The paper's conv4_1 lies inside VGG-16's block
@@ -79,5 +79,5 @@ class MakeGradientMaps(UnitMapStage):
 def gradient_maps(
     classifier: TrainClassifier, settings: GradientSettings, split: SplitName = "train"
 ) -> MakeGradientMaps:
-    """Gradient saliency of the photographs of a split."""
+    """Gradient saliency of the images of a split."""
     return MakeGradientMaps(classifier, settings, split)

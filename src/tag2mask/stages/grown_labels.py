@@ -1,4 +1,4 @@
-"""What seeds have grown to by the end of a training."""
+"""Labels that seeds have grown to by the end of a training."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ class GrownLabelSettings:
 
 
 class GrownLabels(LabelStage):
-    """Labels of the training photographs as the trained segmenter's supervision makes them, at full size."""
+    """Labels of the training images as the trained segmenter's supervision makes them, at full size."""
 
     name = "grown_labels"
     on_device = True
@@ -40,5 +40,5 @@ class GrownLabels(LabelStage):
 
 
 def grown_labels(segmenter: SegmenterTraining) -> GrownLabels:
-    """What the segmenter's labels have grown to."""
+    """The segmenter's labels as they have grown by the end of its training."""
     return GrownLabels(segmenter)

@@ -1,4 +1,4 @@
-"""What SEC, DSRG and the superpixel method do at every training step, as settings: growing, CRF and expansion."""
+"""Settings of every training step of SEC, DSRG and the superpixel method: growing, CRF and expansion."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Labels that change while a network learns from them: those of a few photographs, kept and shown over the epochs."""
+"""Labels that change while a network learns from them: those of a few images, kept and shown over the epochs."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ _CELLS = 8  # epochs shown of a strip
 
 @dataclass(frozen=True)
 class LabelStrips:
-    """Labels of a few photographs, evenly spread over the list, as ``growth/<epoch>/<image id>.png``.
+    """Labels of a few images, evenly spread over the list, as ``growth/<epoch>/<image id>.png``.
 
     They are kept after every epoch, of many epochs after some evenly spread ones.
 
@@ -43,7 +43,7 @@ class LabelStrips:
             stage: the training.
             env: what it runs in.
             epoch: number of the epoch that has ended, from 0.
-            make: gives the function that makes a photograph's labels now, uint8 (H, W).
+            make: gives the function that makes an image's labels now, uint8 (H, W).
         """
         if epoch not in _shown_epochs(stage, env):
             return
@@ -54,13 +54,13 @@ class LabelStrips:
     def draw(
         self, stage: TrainingStage, env: Environment, folder: Path, before: Callable[[Sample], Tensor]
     ) -> list[Path]:
-        """Labels over the epochs, a strip per photograph (DSRG, figure 1).
+        """Labels over the epochs, a strip per image (DSRG, figure 1).
 
         Args:
             stage: the training, complete.
             env: what it ran in.
             folder: where the picture goes.
-            before: gives a photograph's labels before the first epoch, uint8 (H, W).
+            before: gives an image's labels before the first epoch, uint8 (H, W).
         """
         shown = _shown_epochs(stage, env)
         rows, captions = [], []

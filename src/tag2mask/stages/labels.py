@@ -1,4 +1,4 @@
-"""Stages whose artifact is one mask per photograph."""
+"""Stages whose artifact is one mask per image."""
 
 from collections.abc import Sequence
 from typing import ClassVar
@@ -25,20 +25,20 @@ CODE = Code("masks")
 
 
 class LabelStage(PerImageStage):
-    """One palette PNG per photograph: class ids, 255 unlabelled."""
+    """One palette PNG per image: class ids, 255 unlabelled."""
 
     suffix = ".png"
     map_kind: ClassVar[MapKind] = LABELS
 
     def how(self) -> str:
-        """How the masks were made, for whoever reads their score; empty where the stage's name says it all.
+        """Note on how the masks were made, for whoever reads their score; empty where the stage's name says it all.
 
         Saliency that went into them is always told: its maker learnt from masks of other data.
         """
         return f" ({saliency_used(self)})" if saliency_source(self) else ""
 
     def load(self, env: Environment, image_id: str) -> npt.NDArray[np.uint8]:
-        """The mask of one photograph, uint8 (H, W).
+        """The mask of one image, uint8 (H, W).
 
         Raises:
             WorkspaceError: the file is missing or damaged.
@@ -55,7 +55,7 @@ def encode_labels(sample: Sample, labels: npt.NDArray[np.uint8]) -> bytes:
     """The PNG of a mask; masks of tagged classes alone are an invariant of training labels that is checked here.
 
     Raises:
-        AssertionError: the mask names a class the photograph is not tagged with.
+        AssertionError: the mask names a class the image is not tagged with.
     """
     allowed = {BACKGROUND, UNLABELLED, *sample.tags}
     found = set(np.unique(labels).tolist())
@@ -82,7 +82,7 @@ def labels_as_probabilities(
 
 
 def read_truth(sample: Sample, classes: int) -> npt.NDArray[np.uint8]:
-    """The true mask of a photograph.
+    """The true mask of an image.
 
     Args:
         sample: read with its mask.
@@ -92,7 +92,7 @@ def read_truth(sample: Sample, classes: int) -> npt.NDArray[np.uint8]:
         uint8 (H, W), 255 where unknown.
 
     Raises:
-        DataError: there is no mask, it is not of the photograph's size, or it holds an id that is no class.
+        DataError: there is no mask, it is not of the image's size, or it holds an id that is no class.
     """
     if sample.mask is None:
         raise DataError(f"{sample.image}: has no true mask")

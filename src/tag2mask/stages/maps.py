@@ -1,4 +1,4 @@
-"""Maps of whole photographs that later stages and training steps see: saliency, superpixels."""
+"""Maps of whole images that later stages and training steps see: saliency, superpixels."""
 
 from abc import abstractmethod
 from typing import ClassVar
@@ -11,7 +11,7 @@ from tag2mask.engine.stage import PerImageStage
 
 
 class MapStage(PerImageStage):
-    """Makes a map of every photograph.
+    """Makes a map of every image.
 
     Attributes:
         map_kind: how the map is brought to a training view.
@@ -21,7 +21,7 @@ class MapStage(PerImageStage):
 
     @abstractmethod
     def load(self, env: Environment, image_id: str) -> Tensor:
-        """The map of one whole photograph at its own resolution, (h, w).
+        """The map of one whole image at its own resolution, (h, w).
 
         Raises:
             WorkspaceError: the file is missing or damaged.

@@ -1,4 +1,4 @@
-"""Memory for large photographs that several threads work on."""
+"""Memory for large images that several threads work on."""
 
 import threading
 from collections.abc import Iterator
@@ -6,10 +6,10 @@ from contextlib import contextmanager
 
 
 class Room:
-    """Lets photographs in as long as all that are inside have no more probabilities than there is room for.
+    """Lets images in as long as all that are inside have no more probabilities than there is room for.
 
-    One always gets in, however large it is. Without this, memory would grow with the number of threads: a photograph of
-    2 million pixels and 21 classes takes about 1.4 GB while it is worked on, 34 bytes per probability.
+    One always gets in, however large it is. Without this, memory would grow with the number of threads: an image of 2
+    million pixels and 21 classes takes about 1.4 GB while it is worked on, 34 bytes per probability.
     """
 
     def __init__(self, probabilities: int) -> None:
@@ -32,4 +32,4 @@ class Room:
 
 
 ROOM = Room(100_000_000)
-"""What all threads of a process share: 34 bytes per probability are 3.4 GB."""
+"""Room that all threads of a process share: 34 bytes per probability are 3.4 GB."""

@@ -1,4 +1,4 @@
-"""Masks of photographs by a trained segmenter."""
+"""Masks of images by a trained segmenter."""
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
@@ -27,7 +27,7 @@ from tag2mask.stages.views import load_image
 
 @dataclass(frozen=True)
 class PredictionSettings:
-    """How masks are made of photographs.
+    """Settings of the masks that are made of images.
 
     Args:
         inference: scales, mirror and how they are merged.
@@ -48,9 +48,9 @@ def predict_mask(
     *,
     class_ids: Sequence[int] | None = None,
 ) -> npt.NDArray[np.uint8]:
-    """The mask of one photograph at its own size.
+    """The mask of one image at its own size.
 
-    Threads may call it side by side; those with large photographs wait for each other.
+    Threads may call it side by side; those with large images wait for each other.
 
     Args:
         network: on the runtime's device, in evaluation mode.
@@ -77,11 +77,11 @@ def class_probabilities(
     *,
     class_ids: Sequence[int] | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """What the mask of one photograph is the largest of; arguments as for `predict_mask`.
+    """Class probabilities of one image, whose largest make its mask; arguments as for `predict_mask`.
 
     Returns:
-        probabilities, float32 (K, h, w), at the photograph's size unless it has more than `max_pixels` pixels, and the
-        class ids they are of, (K,): background and `class_ids`, or all classes.
+        probabilities, float32 (K, h, w), at the image's size unless it has more than `max_pixels` pixels, and the class
+        ids they are of, (K,): background and `class_ids`, or all classes.
     """
     with _room(network, image, settings):
         return _class_probabilities(network, image, settings, runtime, class_ids)
@@ -117,7 +117,7 @@ def _class_probabilities(
 
 
 class Predict(LabelStage):
-    """Masks of a split. It reads photographs and nothing else: tags never restrict what is scored."""
+    """Masks of a split. It reads images and nothing else: tags never restrict what is scored."""
 
     name = "predictions"
     version = 2
@@ -133,7 +133,7 @@ class Predict(LabelStage):
         return f" ({', '.join(self.terms())})"
 
     def terms(self) -> list[str]:
-        """What `how` tells, a few words each."""
+        """Terms of `how`, a few words each."""
         inference = self.settings.inference
         scales = ", ".join(f"{scale:g}" for scale in inference.scales)
         mirror = " and mirror" if inference.mirror else ""
@@ -154,5 +154,5 @@ class Predict(LabelStage):
 
 
 def predictions(segmenter: SegmenterTraining, settings: PredictionSettings, split: SplitName = "val") -> Predict:
-    """Masks of the photographs of a split."""
+    """Masks of the images of a split."""
     return Predict(segmenter, settings, split)

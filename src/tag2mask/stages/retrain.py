@@ -1,4 +1,4 @@
-"""Training once more, on what the trained segmenter makes of the training photographs."""
+"""Training once more, on what the trained segmenter makes of the training images."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -17,7 +17,7 @@ from tag2mask.stages.views import load_image
 
 @dataclass(frozen=True)
 class TrainingLabelSettings(PredictionSettings):
-    """How the trained segmenter labels the photographs it was trained on.
+    """Settings of the labels that the trained segmenter gives the images it was trained on.
 
     Args:
         restrict_to_tags: take the best of background and the tagged classes; otherwise of all classes.
@@ -44,7 +44,7 @@ class RetrainSettings:
 
 
 class LabelTrainingImages(Predict):
-    """Predictions on the training photographs, as a rule of their tagged classes alone, to train on."""
+    """Predictions on the training images, as a rule of their tagged classes alone, to train on."""
 
     name = "training_labels"
     version = 1
@@ -68,7 +68,7 @@ class LabelTrainingImages(Predict):
 
 
 def label_training_images(segmenter: TrainSegmenter, settings: TrainingLabelSettings) -> LabelTrainingImages:
-    """Predictions on the training photographs, as labels."""
+    """Predictions on the training images, as labels."""
     return LabelTrainingImages(segmenter, settings)
 
 
@@ -90,9 +90,9 @@ def plan_with_retraining(
     Args:
         first: the segmenter.
         settings: of the second training, which may be switched off.
-        prediction: masks of the val photographs.
+        prediction: masks of the val images.
         results: what the method reports up to here.
-        shown: what it shows of training photographs up to here.
+        shown: what it shows of training images up to here.
     """
     if not settings.enabled:
         masks = predictions(first, prediction)

@@ -48,7 +48,7 @@ def _not_by_its_path(path: str) -> str:
 
 @dataclass(frozen=True)
 class SaliencySettings:
-    """Where saliency maps come from.
+    """Source of saliency maps.
 
     Args:
         source: "none"; "img-focus", the detector of that package; "onnx", a network of yours; "folder", maps of yours;
@@ -112,7 +112,7 @@ class SaliencySettings:
 
 
 class SaliencyStage(UnitMapStage):
-    """How much each place of a photograph stands out, whatever it shows."""
+    """Maps of how much each place of an image stands out, whatever it shows."""
 
     settings: SaliencySettings
 
@@ -149,7 +149,7 @@ class TrueSaliency(SaliencyStage):
         return make
 
     def check(self, env: Environment) -> None:
-        """Finds photographs without a true mask.
+        """Finds images without a true mask.
 
         Raises:
             DataError: there is one.
@@ -176,11 +176,11 @@ class TrueSaliency(SaliencyStage):
 
 
 class MakeSaliencyMaps(SaliencyStage):
-    """How much each place of a photograph stands out, by a detector that knows nothing of the classes.
+    """Maps of how much each place of an image stands out, by a detector that knows nothing of the classes.
 
     A map of img-focus has the resolution of its decoder, 4/7 of what the network is shown; one of a network of yours
     that of its output, aspect lost as in its input; one of a folder stays as it is. All of them cover the whole
-    photograph.
+    image.
     """
 
     name = "saliency"
@@ -221,7 +221,7 @@ class MakeSaliencyMaps(SaliencyStage):
         return self._img_focus(env)
 
     def check(self, env: Environment) -> None:
-        """Tries what the user gave, all maps of a folder or a network on one photograph, before anything is computed.
+        """Tries what the user gave, all maps of a folder or a network on one image, before anything is computed.
 
         Otherwise it would end a run when its turn comes, after the classifier's training.
 
@@ -255,7 +255,7 @@ class MakeSaliencyMaps(SaliencyStage):
         return make
 
     def _given_map(self, sample: Sample) -> Path:
-        """The file of a photograph's map in the folder.
+        """The file of an image's map in the folder.
 
         Raises:
             DataError: there is none.
@@ -293,7 +293,7 @@ class MakeSaliencyMaps(SaliencyStage):
         ]
 
     def estimate(self, env: Environment) -> Estimate:
-        """Two photographs are tried, the first of which warms up."""
+        """Two images are tried, the first of which warms up."""
         env.runtime.apply()
         make, samples = self.open(env), self.samples(env)
 
@@ -311,7 +311,7 @@ class MakeSaliencyMaps(SaliencyStage):
 
 
 def saliency_maps(settings: SaliencySettings, split: SplitName = "train") -> SaliencyStage:
-    """Saliency maps of the photographs of a split.
+    """Saliency maps of the images of a split.
 
     Raises:
         SettingsError: the source is "none".

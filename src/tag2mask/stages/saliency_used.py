@@ -1,4 +1,4 @@
-"""Which saliency stages were made with: a mark on every result that does not come from tags alone."""
+"""Sources of the saliency that stages were made with: a mark on every result that does not come from tags alone."""
 
 from collections.abc import Iterator
 
@@ -8,7 +8,7 @@ from tag2mask.stages.saliency_maps import SaliencyStage, TrueSaliency
 
 
 def saliency_source(*stages: Stage) -> str:
-    """What saliency stages used, they themselves or any stage they were made from; empty if they used none.
+    """Sources of the saliency that stages, or any stage they were made from, used; empty if they used none.
 
     Returns:
         the sources with what their makers learnt from, each once.
@@ -18,7 +18,7 @@ def saliency_source(*stages: Stage) -> str:
 
 
 def true_saliency_used(*stages: Stage) -> bool:
-    """Whether saliency that stages used is the ground truth."""
+    """True if saliency that stages used is the ground truth."""
     return any(isinstance(stage, TrueSaliency) for stage in _with_inputs(*stages))
 
 
@@ -29,7 +29,7 @@ def saliency_used(*stages: Stage) -> str:
 
 
 def saliency_notes(env: Environment, *stages: Stage) -> list[str]:
-    """What readers of figures have to know of the saliency that stages used, a sentence each; empty without."""
+    """Notes for readers of figures on the saliency that stages used, a sentence each; empty without."""
     notes = (stage.notes(env) for stage in _with_inputs(*stages) if isinstance(stage, SaliencyStage))
     return list(dict.fromkeys(note for found in notes for note in found))
 

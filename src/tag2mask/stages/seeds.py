@@ -41,7 +41,7 @@ class SeedSettings:
 
 
 class MakeSeeds(LabelStage):
-    """CAMs under thresholds, at the photograph's size."""
+    """CAMs under thresholds, at the image's size."""
 
     name = "seeds"
     reads = frozenset({"tags"})
@@ -76,7 +76,7 @@ def cam_seeds(cams: MakeActivationMaps, settings: SeedSettings) -> MakeSeeds:
 
 @dataclass(frozen=True)
 class RefinementSettings:
-    """How the dense CRF turns CAMs into pseudo-labels with edges.
+    """Settings of the dense CRF that turns CAMs into pseudo-labels with edges.
 
     Args:
         unary: what the CRF starts from: "labels", the thresholded seeds, each trusted with `confidence` and unlabelled
@@ -100,7 +100,7 @@ class RefinementSettings:
 
 
 class RefineSeeds(LabelStage):
-    """The dense CRF over background and the tagged classes, at the photograph's size."""
+    """The dense CRF over background and the tagged classes, at the image's size."""
 
     name = "refined_labels"
     reads = frozenset({"images", "tags"})

@@ -24,7 +24,7 @@ class SegmentationSystem(System):
     Args:
         network: the segmenter.
         head_multiplier: learning rate of new layers, as a multiple of the backbone's.
-        after: the block whose features a batch has in place of the photograph; None for the photograph.
+        after: the block whose features a batch has in place of the image; None for the image.
     """
 
     def __init__(self, network: Segmenter, *, head_multiplier: float, after: str | None = None) -> None:
@@ -42,7 +42,7 @@ class SegmentationSystem(System):
 
     @abstractmethod
     def targets(self, batch: Batch, position: Position) -> Targets:
-        """What would be learnt of a batch now, without gradient."""
+        """Targets that would be learnt of a batch now, without gradient."""
 
     def scores(self, batch: Batch, scale: float = 1.0) -> Tensor:
         """Scores on the label grid, float32 (N, C + 1, h, w), of the batch's images brought to a scale."""

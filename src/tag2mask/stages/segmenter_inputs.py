@@ -1,4 +1,4 @@
-"""What a batch holds of each photograph that a segmenter is trained on."""
+"""Entries of a training batch: what it holds of each image that a segmenter is trained on."""
 
 from collections.abc import Callable, Collection, Mapping
 from typing import Any
@@ -27,10 +27,10 @@ from tag2mask.stages.views import change_colours, load_image, view_image
 CODE = Code("segmenter inputs")
 
 PRESENT, INSIDE, IMAGE_ON_GRID, WHOLE_IMAGE = "present", "inside", "image_on_grid", "image"
-"""What supervisions and objectives can ask for beside the labels: the photograph's tags as bool (C + 1); where the
-label grid shows the photograph, bool (h, w); the photograph on that grid, uint8 (3, h, w); and the photograph as the
-network sees it, normalised, float32 (3, H, W), also where it reads kept features. Anything else they need is a map,
-which the method gives."""
+"""Entries that supervisions and objectives can ask for beside the labels: the image's tags as bool (C + 1); where the
+label grid shows the image, bool (h, w); the image on that grid, uint8 (3, h, w); and the image as the network sees it,
+normalised, float32 (3, H, W), also where it reads kept features. Anything else they need is a map, which the method
+gives."""
 
 
 class SegmenterInputs:
@@ -81,12 +81,12 @@ class SegmenterInputs:
 
     @property
     def split(self) -> SplitName:
-        """The list of photographs."""
+        """The list of images."""
         return self.labels.split if self.labels else "train"
 
     @property
     def reads(self) -> Reads:
-        """What is known of the photographs: tags only where they are asked for."""
+        """Parts of the samples that are read: images, and tags only where they are asked for."""
         return frozenset({"images", "tags"}) if PRESENT in self.needs else frozenset({"images"})
 
     @property
@@ -104,23 +104,23 @@ class SegmenterInputs:
 
     @property
     def after(self) -> str | None:
-        """The block whose features stand for the photograph; None where the photograph itself is read."""
+        """The block whose features stand for the image; None where the image itself is read."""
         if self.joined is not None:
             return JOINED
         return self.settings.backbone.frozen_until if self.features else None
 
     def network(self, env: Environment) -> Backbone | Trunks:
-        """What the head reads, with its weights."""
+        """Network that the head reads, with its weights."""
         return self.joined.create(env) if self.joined else self.settings.backbone.create(env.runtime.seed)
 
     def labels_of(self, env: Environment, sample: Sample) -> Tensor:
-        """Labels of a photograph at its own size, uint8 (H, W); all unlabelled where no stage makes them."""
+        """Labels of an image at its own size, uint8 (H, W); all unlabelled where no stage makes them."""
         if self.labels is None:
             return torch.full(image_size(sample.image), UNLABELLED, dtype=torch.uint8)
         return torch.from_numpy(self.labels.load(env, sample.id))
 
     def whole_view(self, size: tuple[int, int], *, mirror: bool = False) -> View:
-        """The view of a whole photograph of (height, width) `size`; cells of joined features tile it."""
+        """The view of a whole image of (height, width) `size`; cells of joined features tile it."""
         views = self.settings.views
         if self.joined is None:
             return views.whole_view(size, mirror=mirror)
@@ -143,7 +143,7 @@ class SegmenterInputs:
         return example
 
     def entries(self, env: Environment) -> Callable[[Sample, Tensor, View, int | None], dict[str, Any]]:
-        """Returns the function of (sample, labels, view, epoch) that gives what a batch holds of a photograph.
+        """Returns the function of (sample, labels, view, epoch) that gives what a batch holds of an image.
 
         Without an epoch colours stay as they are.
         """

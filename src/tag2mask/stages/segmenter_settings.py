@@ -50,7 +50,7 @@ class SegmenterTrainingSettings:
 
     @property
     def trunk(self) -> Trunk:
-        """What the head reads."""
+        """The trunk that the head reads."""
         return Trunk(self.backbone)
 
 

@@ -30,7 +30,7 @@ class SegmenterTraining(TrainingStage):
     """Trains a segmentation network and leaves it as ``model.safetensors``.
 
     What a training adds: a `system` around the network, its losses and where its targets come from. Where labels
-    change while it learns, `strips` says how those of a few photographs are kept and shown.
+    change while it learns, `strips` says how those of a few images are kept and shown.
 
     Args:
         settings: network and training.
@@ -87,9 +87,9 @@ class SegmenterTraining(TrainingStage):
         return self.batch.example(env)
 
     def online_labels(self, system: SegmentationSystem, env: Environment) -> Callable[[Sample], Tensor]:
-        """Returns the function that makes a photograph's targets as the system would now, uint8 at its own size.
+        """Returns the function that makes an image's targets as the system would now, uint8 at its own size.
 
-        They are made on the label grid of the whole photograph, and brought to its pixels by nearest neighbour.
+        They are made on the label grid of the whole image, and brought to its pixels by nearest neighbour.
         """
         batch, stride, runtime = self.batch, self.settings.label_stride, env.runtime
         entries = batch.entries(env)

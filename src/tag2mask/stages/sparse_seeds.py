@@ -53,7 +53,7 @@ class CueSettings:
 
 
 class MakeCueSeeds(LabelStage):
-    """Claims of the tagged classes and background where a map is low, at the photograph's size.
+    """Claims of the tagged classes and background where a map is low, at the image's size.
 
     Args:
         cams: the classes' maps.
@@ -87,7 +87,7 @@ class MakeCueSeeds(LabelStage):
         return make
 
     def _background_evidence(self, env: Environment, sample: Sample, maps: Tensor) -> Tensor:
-        """The map that is low on background, at the photograph's size."""
+        """The map that is low on background, at the image's size."""
         size = (maps.shape[1], maps.shape[2])
         if self.evidence is not None:
             return resize_scores(self.evidence.load(env, sample.id)[None, None], size)[0, 0]

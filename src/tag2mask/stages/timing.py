@@ -1,4 +1,4 @@
-"""How long a network takes on this machine, measured for `--dry_run`."""
+"""Time that a network takes on this machine, measured for `--dry_run`."""
 
 import dataclasses
 import time
@@ -16,10 +16,10 @@ from tag2mask.stages.backbone import BackboneSettings
 def seconds_per_image(
     settings: BackboneSettings, scales: ScaleSettings, env: Environment, *, output_stride: int
 ) -> float:
-    """Seconds per photograph of a backbone at all scales, timed on an empty picture of a typical size.
+    """Seconds per image of a backbone at all scales, timed on an empty picture of a typical size.
 
-    On a CPU a photograph is computed by one thread and every thread has one, so that of one thread's time each
-    photograph takes a share. Random weights serve as well as pretrained ones here and need no file.
+    On a CPU an image is computed by one thread and every thread has one, so that of one thread's time each image takes
+    a share. Random weights serve as well as pretrained ones here and need no file.
     """
     env.runtime.apply()
     device = env.runtime.torch_device

@@ -1,4 +1,4 @@
-"""Training the multi-label classifier on tags, and its score on photographs it has not seen."""
+"""Training the multi-label classifier on tags, and its score on images it has not seen."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -32,7 +32,7 @@ from tag2mask.stages.views import ViewSettings, change_colours, load_image, view
 
 @dataclass(frozen=True)
 class ClassifierHeadSettings:
-    """What gives the classifier's score maps (Kim, dissertation 2022, section 2.3.1).
+    """Settings of the head that gives the classifier's score maps (Kim, dissertation 2022, section 2.3.1).
 
     Args:
         width: hidden channels of a block of two 3x3 convolutions and a 1x1 one; 0 takes a 1x1 convolution alone.
@@ -85,7 +85,7 @@ class ClassifierSettings:
 
     @property
     def trunk(self) -> Trunk:
-        """What the head reads."""
+        """The trunk that the head reads."""
         return Trunk(self.backbone, self.trunks)
 
 
@@ -120,7 +120,7 @@ class ClassifierSystem(System):
         if not self.dilated:
             return {"classification": multi_label_loss(self.network.scores(features, inside), tags)}
         maps = torch.stack([block(features) for block in (self.network.head, *self.dilated)])
-        # One sum over the blocks, one count: the mean over photographs and classes of each block, added up.
+        # One sum over the blocks, one count: the mean over images and classes of each block, added up.
         cells = None if inside is None else inside.repeat(len(maps), 1, 1)
         total, _ = multi_label_loss(pooled(maps.flatten(0, 1), cells), tags.repeat(len(maps), 1))
         difference, count = cam_consistency_loss(maps[0], maps[1:], tags)
@@ -135,7 +135,7 @@ class ClassifierSystem(System):
 
 
 class TrainClassifier(TrainingStage):
-    """Trains the classifier on the tags of the training photographs."""
+    """Trains the classifier on the tags of the training images."""
 
     name = "classifier"
     version = 2
@@ -227,12 +227,12 @@ class TrainClassifier(TrainingStage):
 
 
 def train_classifier(settings: ClassifierSettings) -> TrainClassifier:
-    """A classifier of the training photographs' tags."""
+    """A classifier of the training images' tags."""
     return TrainClassifier(settings)
 
 
 class _Scores:
-    """Scores and tags of the photographs seen, in order."""
+    """Scores and tags of the images seen, in order."""
 
     def __init__(self, score: Callable[[Sample], np.ndarray[Any, Any]], env: Environment) -> None:
         self._score, self._env = score, env
@@ -288,5 +288,5 @@ class EvaluateClassifier(ReduceStage):
 
 
 def evaluate_classifier(classifier: TrainClassifier) -> EvaluateClassifier:
-    """The classifier's mean average precision on val, photographs whole at the training crop's size, mirrored too."""
+    """The classifier's mean average precision on val, images whole at the training crop's size, mirrored too."""
     return EvaluateClassifier(classifier, ScaleSettings(long_side=classifier.settings.views.crop))

@@ -62,7 +62,7 @@ class ObjectiveSystem(SegmentationSystem):
 class TrainSegmenter(SegmenterTraining):
     """Trains a segmentation network on the labels another stage made.
 
-    Where labels grow, those of a few photographs are kept over the epochs (`LabelStrips`).
+    Where labels grow, those of a few images are kept over the epochs (`LabelStrips`).
 
     Args:
         labels: the stage whose masks are learnt from, or grown.

@@ -16,7 +16,7 @@ class TrueMaskSettings:
 
 
 class TrueMasks(LabelStage):
-    """A copy of the true mask of every training photograph."""
+    """A copy of the true mask of every training image."""
 
     name = "true_masks"
     reads = frozenset({"masks"})
@@ -33,5 +33,5 @@ class TrueMasks(LabelStage):
 
 
 def true_masks() -> TrueMasks:
-    """The true masks of the training photographs."""
+    """The true masks of the training images."""
     return TrueMasks()

@@ -60,7 +60,7 @@ class TrunkSettings:
 
     @property
     def stride(self) -> int:
-        """Pixels of the photograph per cell of the features."""
+        """Pixels of the image per cell of the features."""
         return self.backbone.facts.stride
 
     @property
@@ -70,15 +70,15 @@ class TrunkSettings:
 
     @property
     def cells(self) -> int:
-        """Of the features' grid, along a photograph's long side."""
+        """Of the features' grid, along an image's long side."""
         return self.long_side // self.stride
 
 
 class BlockFeatures(PerImageStage):
-    """float16 ``.safetensors`` with ``features`` (2, channels, h, w): of the photograph and of its mirror image.
+    """float16 ``.safetensors`` with ``features`` (2, channels, h, w): of the image and of its mirror image.
 
-    They depend on network, block, size and photograph alone, so that every stage and method that reads them shares
-    them. The photograph is not padded: its sides are multiples of the network's stride.
+    They depend on network, block, size and image alone, so that every stage and method that reads them shares them. The
+    image is not padded: its sides are multiples of the network's stride.
     """
 
     name = "block_features"
@@ -107,7 +107,7 @@ class BlockFeatures(PerImageStage):
         return make
 
     def load(self, env: Environment, image_id: str, *, mirror: bool) -> Tensor:
-        """Features of one photograph, or of its mirror image: float32 (channels, h, w).
+        """Features of one image, or of its mirror image: float32 (channels, h, w).
 
         Raises:
             WorkspaceError: the file is missing or damaged.
@@ -127,7 +127,7 @@ class BlockFeatures(PerImageStage):
 
 @dataclass(frozen=True)
 class FeatureMomentSettings:
-    """Every cell of every training photograph counts once."""
+    """Every cell of every training image counts once."""
 
 
 class _Moments:
@@ -156,7 +156,7 @@ class _Moments:
 
 
 class FeatureMoments(ReduceStage):
-    """Mean and standard deviation of each channel of kept features, over the training photographs."""
+    """Mean and standard deviation of each channel of kept features, over the training images."""
 
     name = "feature_moments"
     reads = frozenset({"images"})
@@ -182,7 +182,7 @@ class FeatureMoments(ReduceStage):
 
 
 class JoinedFeatures:
-    """Kept features of several networks as one map per photograph, as `networks.trunks.Trunks` joins them.
+    """Kept features of several networks as one map per image, as `networks.trunks.Trunks` joins them.
 
     Args:
         parts: the networks; the grid is the first one's.
@@ -203,7 +203,7 @@ class JoinedFeatures:
 
     @property
     def cells(self) -> int:
-        """Of the grid, along a photograph's long side."""
+        """Of the grid, along an image's long side."""
         return self.parts[0].cells
 
     @property
@@ -220,7 +220,7 @@ class JoinedFeatures:
         return trunks
 
     def open(self, env: Environment) -> Callable[[Sample, tuple[int, int], bool], dict[str, Tensor]]:
-        """Returns the function of (sample, (height, width), mirror) that gives a photograph's entries of a batch.
+        """Returns the function of (sample, (height, width), mirror) that gives an image's entries of a batch.
 
         "features" is (channels, cells, cells), the joined features at the top left and 0 around them; "cells" is where
         they are, bool (cells, cells).
@@ -249,7 +249,7 @@ class JoinedFeatures:
 
 @dataclass(frozen=True)
 class Trunk:
-    """What a head reads: one network, frozen or not, or several frozen ones side by side.
+    """Networks that a head reads: one, frozen or not, or several frozen ones side by side.
 
     Args:
         backbone: the one network.
@@ -266,12 +266,12 @@ class Trunk:
 
     @property
     def identity(self) -> Any:
-        """What fingerprints know of the weights; those of several networks count where their features are kept."""
+        """Identity of the weights in fingerprints; those of several networks count where their features are kept."""
         return None if self.parts else self.backbone.identity
 
     @property
     def architecture(self) -> dict[str, Any]:
-        """What a model file needs to build it again."""
+        """Arguments that a model file needs to build it again."""
         if not self.parts:
             return self.backbone.architecture
         return {"trunks": [{**part.backbone.architecture, "long_side": part.long_side} for part in self.parts]}
@@ -299,7 +299,7 @@ class Trunk:
         return self.backbone
 
     def seconds(self, scales: ScaleSettings, env: Environment, *, output_stride: int = 0) -> float:
-        """Seconds per photograph at all scales; `output_stride` is that of the one network, its own by default."""
+        """Seconds per image at all scales; `output_stride` is that of the one network, its own by default."""
         if self.parts:
             return seconds_of(self.parts, scales, env)
         stride = output_stride or self.backbone.output_stride
@@ -312,7 +312,7 @@ def create_trunks(parts: Sequence[TrunkSettings], seed: int) -> Trunks:
 
 
 def seconds_of(parts: Sequence[TrunkSettings], scales: ScaleSettings, env: Environment) -> float:
-    """Seconds per photograph of several networks at all scales, each at its own size."""
+    """Seconds per image of several networks at all scales, each at its own size."""
     return sum(
         seconds_per_image(
             part.backbone,
@@ -333,7 +333,7 @@ def check_trunks(
         setting: name of the group that has the networks, "segmenter" for one.
         parts: the networks.
         crop: side of the training view in pixels.
-        without_chance: whether a photograph has one view alone, and its mirror image.
+        without_chance: whether an image has one view alone, and its mirror image.
         colour: strength of colour changes.
 
     Raises:

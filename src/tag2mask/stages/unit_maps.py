@@ -1,4 +1,4 @@
-"""Maps of one quantity in [0, 1] per photograph, kept as greyscale PNGs of 16 bits."""
+"""Maps of one quantity in [0, 1] per image, kept as greyscale PNGs of 16 bits."""
 
 import io
 from pathlib import Path
@@ -23,13 +23,13 @@ _COMPRESSION = 6  # fixed, so that equal maps are equal files
 
 
 class UnitMapStage(MapStage):
-    """A map of one quantity in [0, 1] per photograph: a greyscale PNG of 16 bits, exact to 1/131070."""
+    """A map of one quantity in [0, 1] per image: a greyscale PNG of 16 bits, exact to 1/131070."""
 
     map_kind = SCORES
     suffix = ".png"
 
     def load(self, env: Environment, image_id: str) -> Tensor:
-        """The map of one whole photograph at its own resolution: float32 (h, w) in [0, 1].
+        """The map of one whole image at its own resolution: float32 (h, w) in [0, 1].
 
         Raises:
             WorkspaceError: the file is missing or damaged.

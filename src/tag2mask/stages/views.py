@@ -1,4 +1,4 @@
-"""Training examples: photographs and their maps at a view drawn for the epoch."""
+"""Training examples: images and their maps at a view drawn for the epoch."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -23,12 +23,12 @@ CODE = Code("views")
 
 @dataclass(frozen=True)
 class ViewSettings:
-    """How photographs are shown to a network in training.
+    """Views in which images are shown to a network in training.
 
-    With `long_side` a size is drawn between its two numbers; with `scale` a factor of the photograph's own size between
-    its two, with `scales` one of these factors. Of the result a square of `crop` pixels is cut at random, padded with
-    the mean colour where the photograph ends. With `whole` there is no chance but the mirror: the photograph is brought
-    to the long side `crop` and padded to a square, so that features of frozen blocks can be computed once.
+    With `long_side` a size is drawn between its two numbers; with `scale` a factor of the image's own size between its
+    two, with `scales` one of these factors. Of the result a square of `crop` pixels is cut at random, padded with the
+    mean colour where the image ends. With `whole` there is no chance but the mirror: the image is brought to the long
+    side `crop` and padded to a square, so that features of frozen blocks can be computed once.
 
     Args:
         crop: side of the square the network sees.
@@ -69,12 +69,12 @@ class ViewSettings:
 
     @property
     def without_chance(self) -> bool:
-        """Whether a photograph has one view alone, and its mirror image."""
+        """True if an image has one view alone, and its mirror image."""
         factors = self.scales or self.scale != (1.0, 1.0)
         return self.whole or (self.stretch and not self.long_side[1] and not factors)
 
     def draw(self, size: tuple[int, int], *, seed: int, epoch: int, image_id: str) -> View:
-        """The view of a photograph of (height, width) `size`, drawn from (seed, epoch, image id)."""
+        """The view of an image of (height, width) `size`, drawn from (seed, epoch, image id)."""
         if self.without_chance:
             mirror = self.mirror and bool(generator(seed, "mirror", epoch, image_id).random() < 0.5)
             return self.whole_view(size, mirror=mirror)
@@ -91,14 +91,14 @@ class ViewSettings:
         )
 
     def _factors(self, seed: int, epoch: int, image_id: str) -> tuple[float, float]:
-        """Smallest and largest factor of the photograph's size; of `scales` the one that is drawn, twice."""
+        """Smallest and largest factor of the image's size; of `scales` the one that is drawn, twice."""
         if not self.scales:
             return self.scale
         factor = self.scales[generator(seed, "scale", epoch, image_id).integers(len(self.scales))]
         return factor, factor
 
     def whole_view(self, size: tuple[int, int], *, mirror: bool) -> View:
-        """The view without chance: the whole photograph, padded (or stretched) to the square."""
+        """The view without chance: the whole image, padded (or stretched) to the square."""
         return whole_view(
             size,
             long_side=self.crop,
@@ -109,12 +109,12 @@ class ViewSettings:
 
 
 def load_image(sample: Sample) -> Tensor:
-    """The photograph as a tensor, uint8 (3, H, W)."""
+    """The image as a tensor, uint8 (3, H, W)."""
     return torch.from_numpy(read_image(sample.image)).permute(2, 0, 1)
 
 
 def view_image(image: Tensor, view: View, backbone: Normalisation) -> Tensor:
-    """The photograph at a view, normalised for the backbone: float32 (3, crop, crop)."""
+    """The image at a view, normalised for the backbone: float32 (3, crop, crop)."""
     return normalise(to_view(image, view, IMAGE, fill=[255 * value for value in backbone.mean]), backbone)
 
 

@@ -1,4 +1,4 @@
-"""What the figures of all studies have in common."""
+"""Parts that the figures of all studies have in common."""
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -31,13 +31,13 @@ def draw_sheet(
     samples: Iterable[Sample],
     cells: Callable[[Sample, RGB], tuple[Sequence[RGB], str]],
 ) -> None:
-    """Writes a sheet with a row per photograph: the photograph and what was made of it.
+    """Writes a sheet with a row per image: the image and what was made of it.
 
     Args:
         path: the JPEG.
-        titles: of the columns after the photograph's.
-        samples: the photographs.
-        cells: function of a sample and its photograph, uint8 (H, W, 3), that gives the row's further pictures and its
+        titles: of the columns after the image's.
+        samples: the images.
+        cells: function of a sample and its image, uint8 (H, W, 3), that gives the row's further pictures and its
             caption.
     """
     rows, captions = [], []

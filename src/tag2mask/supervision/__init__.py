@@ -1,1 +1,1 @@
-"""Where a training step's labels come from."""
+"""Sources of a training step's labels."""

@@ -26,7 +26,7 @@ SECOND_PAIRS = ("ssdd1", "ssdd2")
 
 
 class Branch(NamedTuple):
-    """What one segmentation head makes of photographs, on the label grid.
+    """Outputs of one segmentation head, on the label grid.
 
     Args:
         scores: logits (N, C, h, w).
@@ -52,7 +52,7 @@ class DynamicStep(NamedTuple):
         d_ssdd0: DD-Net 2's logits told from ssdd0.
         d_second: the same from `second`.
         second: the other mask DD-Net 2 learns on: ssdd1, or ssdd2.
-        good: which photographs DD-Net 1 learns on, bool (N,): those of which the CRF loses no tagged class.
+        good: which images DD-Net 1 learns on, bool (N,): those of which the CRF loses no tagged class.
         inside: where there is a photograph, bool (N, h, w).
     """
 
@@ -141,7 +141,7 @@ class DynamicRefinement(nn.Module):
             seeds: m_ssdd0, class ids (N, h, w), 255 unlabelled and outside photographs.
             present: the classes that tags name, bool (N, C), background, which is always there, first.
             inside: where there is a photograph, bool (N, h, w), a rectangle each.
-            image_on_grid: photographs on the label grid, uint8 RGB (N, 3, h, w).
+            image_on_grid: images on the label grid, uint8 RGB (N, 3, h, w).
 
         Raises:
             FloatingPointError: the main branch's scores are not finite.

@@ -15,7 +15,7 @@ from tag2mask.supervision.targets import Targets
 CODE = Code("growing")
 
 GROW_ON = ("crf", "softmax")
-"""What growing looks at: the softmax after the CRF, or as the network gives it."""
+"""Probabilities that labels grow on: the softmax after the CRF, or as the network gives it."""
 
 
 class SoftmaxCRF(nn.Module):
@@ -74,7 +74,7 @@ class SoftmaxCRF(nn.Module):
         """The CRF's probabilities, without gradient.
 
         Args:
-            images: photographs on the grid of the probabilities, uint8 RGB (N, 3, h, w).
+            images: on the grid of the probabilities, uint8 RGB (N, 3, h, w).
             probabilities: (N, C, h, w), sums over classes 1.
             inside: where there is a photograph, bool (N, h, w), a rectangle: the padding around it takes no part.
 
@@ -101,10 +101,10 @@ class SoftmaxCRF(nn.Module):
         return refined
 
     def of_tagged(self, images: Tensor, probabilities: Tensor, present: Tensor, inside: Tensor) -> Tensor:
-        """The CRF of each photograph's tagged classes and background alone, without gradient.
+        """The CRF of each image's tagged classes and background alone, without gradient.
 
         Absent classes are taken out before the CRF: with a probability of 0 its unary's floor would let them take part.
-        Photographs with equally many tags are solved together.
+        Images with equally many tags are solved together.
 
         Args:
             images: as for `forward`.
@@ -128,7 +128,7 @@ class SoftmaxCRF(nn.Module):
         return refined
 
     def _solved(self, photographs: Any, probabilities: Any) -> Any:
-        """A batch, or a list of photographs of different sizes."""
+        """A batch, or a list of images of different sizes."""
         return dense_crf(
             photographs,
             probabilities,
@@ -264,7 +264,7 @@ class OnlineLabels(nn.Module):
         self.grow_on = grow_on
 
     def extra_repr(self) -> str:
-        """What growing looks at, where there is a choice; growing and CRF tell their own settings."""
+        """The setting `grow_on`, where there is a choice; growing and CRF tell their own settings."""
         return f"grow_on={self.grow_on}" if self.growing is not None and self.crf is not None else ""
 
     @property
@@ -279,7 +279,7 @@ class OnlineLabels(nn.Module):
         Args:
             batch: ``labels`` (N, h, w), and of ``present``, ``superpixels``, ``inside`` and ``image_on_grid`` what
                 `needs` names. ``inside``, bool (N, h, w), says where there is a photograph: beside it nothing grows and
-                no CRF is solved. ``image_on_grid`` is the photographs on the label grid, uint8 RGB (N, 3, h, w).
+                no CRF is solved. ``image_on_grid`` is the images on the label grid, uint8 RGB (N, 3, h, w).
             scores: the network's logits (N, C, h, w).
             network: not used.
             position: not used.
@@ -309,7 +309,7 @@ def _window(inside: Tensor) -> tuple[slice, slice] | None:
 def _renumbered(superpixels: Tensor) -> tuple[Tensor, int]:
     """The same superpixels with small numbers, and what these lie below.
 
-    A view sees few of a photograph's superpixels, but finding the largest id would mean waiting for the device; the
+    A view sees few of an image's superpixels, but finding the largest id would mean waiting for the device; the
     ranks of the ids that are there lie below the number of pixels.
 
     Args:

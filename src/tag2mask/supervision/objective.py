@@ -60,7 +60,7 @@ class Objective:
 
     @property
     def identity(self) -> dict[str, Any]:
-        """What a fingerprint has to know: weight by name, or [weight, settings] of a loss that has some."""
+        """Identity for fingerprints: weight by name, or [weight, settings] of a loss that has some."""
         return {
             name: [weight, self.settings[name]] if name in self.settings else weight
             for name, (_, weight) in self.terms.items()

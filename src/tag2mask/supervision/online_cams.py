@@ -66,7 +66,7 @@ class OnlineCams(nn.Module):
             maps: score maps (N, C, h', w'), one tensor per scale, of any sizes.
             present: the classes that tags name, bool (N, C + 1), background, which is always there, first.
             inside: where there is a photograph, bool (N, h, w), a rectangle each; nothing beside it takes part.
-            image_on_grid: photographs on the label grid, uint8 RGB (N, 3, h, w).
+            image_on_grid: images on the label grid, uint8 RGB (N, 3, h, w).
 
         Returns:
             labels, uint8 (N, h, w), 255 where not reliable, and their confidence.
@@ -79,7 +79,7 @@ class OnlineCams(nn.Module):
         # `background_power` takes the classes' axis first.
         powers = [background_power(cams.transpose(0, 1), alpha) for alpha in (self.low_alpha, self.high_alpha)]
         scores = torch.cat([torch.cat([power[:, None], cams], 1) for power in powers])
-        # Both CRFs as one batch, so that its photographs are shared among all threads.
+        # Both CRFs as one batch, so that its images are shared among all threads.
         solved = self.crf.of_tagged(
             image_on_grid.repeat(2, 1, 1, 1),
             scores / scores.sum(1, keepdim=True),

@@ -1,4 +1,4 @@
-"""What a training step learns from."""
+"""Targets of a training step, and the protocol that makes them."""
 
 from dataclasses import dataclass
 from typing import Protocol

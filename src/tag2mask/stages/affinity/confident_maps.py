@@ -24,7 +24,7 @@ from tag2mask.stages.crf import CRFSettings
 
 @dataclass(frozen=True)
 class ConfidenceSettings:
-    """Which pixels AffinityNet's labels are sure of (Ahn & Kwak, CVPR 2018).
+    """Choice of the pixels that AffinityNet's labels are sure of (Ahn & Kwak, CVPR 2018).
 
     Args:
         background_low_alpha: exponent of (1 - max CAM)^alpha that amplifies background: foreground that is left beside
@@ -50,13 +50,13 @@ class ConfidenceSettings:
 
 
 class ConfidentMaps(NamedTuple):
-    """The CRF's two results for one photograph.
+    """The CRF's two results for one image.
 
     Args:
         class_ids: 0 for background, then the tagged classes.
         amplified: probabilities beside amplified background, float32 (K, h, w), K the number of class ids.
         suppressed: the same beside suppressed background.
-        size: (height, width) of the photograph.
+        size: (height, width) of the image.
     """
 
     class_ids: tuple[int, ...]
@@ -106,7 +106,7 @@ class MakeConfidentMaps(MapsFile):
         return make
 
     def load(self, env: Environment, image_id: str) -> ConfidentMaps:
-        """Both results for one photograph.
+        """Both results for one image.
 
         Raises:
             WorkspaceError: the file is missing or damaged.
@@ -131,5 +131,5 @@ class MakeConfidentMaps(MapsFile):
 
 
 def confident_maps(cams: MakeActivationMaps, settings: ConfidenceSettings) -> MakeConfidentMaps:
-    """What AffinityNet's labels are made of, for the photographs of the CAMs."""
+    """Maps that AffinityNet's labels are made of, for the images of the CAMs."""
     return MakeConfidentMaps(cams, settings)

@@ -34,7 +34,7 @@ class PowerSettings:
 
 
 class PowerLabels(LabelStage):
-    """The largest of background power map and CAMs at the photograph's size: what a walk starts from."""
+    """The largest of background power map and CAMs at the image's size: what a walk starts from."""
 
     name = "cam_labels"
     reads = frozenset({"tags"})
@@ -63,7 +63,7 @@ class MapLabelSettings:
 
 
 class MapLabels(LabelStage):
-    """The largest score at the photograph's size."""
+    """The largest score at the image's size."""
 
     name = "walked_labels"
     reads = frozenset({"tags"})
@@ -98,7 +98,7 @@ class MapCRFSettings(CRFSettings):
 
 
 class RefinedMapLabels(LabelStage):
-    """The largest probability after the dense CRF on scores at the photograph's size."""
+    """The largest probability after the dense CRF on scores at the image's size."""
 
     name = "crf_labels"
     reads = frozenset({"images", "tags"})

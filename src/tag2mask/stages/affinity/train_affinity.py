@@ -69,7 +69,7 @@ class AffinitySettings:
         return dataclasses.replace(self.backbone, block=self.blocks[-1])
 
     def check(self) -> None:
-        """Tells a misspelt block before anything is computed.
+        """Check for a misspelt block before anything is computed.
 
         Raises:
             SettingsError: a block does not exist, or comes after the last of `blocks`.
@@ -115,7 +115,7 @@ class AffinitySystem(System):
 
 
 class TrainAffinity(TrainingStage):
-    """Trains AffinityNet on the confident labels of the training photographs."""
+    """Trains AffinityNet on the confident labels of the training images."""
 
     name = "affinity_net"
     reads = frozenset({"images"})
@@ -144,7 +144,7 @@ class TrainAffinity(TrainingStage):
             maps = self.confident.load(env, sample.id)
             image = load_image(sample)
             view = views.draw((image.shape[1], image.shape[2]), seed=seed, epoch=epoch, image_id=sample.id)
-            # No probability is below 0: where they are, there is no photograph.
+            # No probability is below 0: where they are, there is no image.
             amplified, suppressed = (
                 to_view(scores, view, SCORES, stride=settings.grid_stride, fill=-1)
                 for scores in (maps.amplified, maps.suppressed)
@@ -186,5 +186,5 @@ class TrainAffinity(TrainingStage):
 
 
 def train_affinity(confident: MakeConfidentMaps, settings: AffinitySettings) -> TrainAffinity:
-    """An AffinityNet of the training photographs."""
+    """An AffinityNet of the training images."""
     return TrainAffinity(confident, settings)

@@ -27,7 +27,7 @@ from tag2mask.stages.views import load_image
 
 @dataclass(frozen=True)
 class WalkSettings:
-    """How CAMs spread (Ahn & Kwak, CVPR 2018).
+    """Settings of the random walk that spreads CAMs (Ahn & Kwak, CVPR 2018).
 
     Args:
         alpha: exponent of the background power map (1 - max CAM)^alpha that is walked beside the CAMs.
@@ -103,5 +103,5 @@ class MakeWalkedMaps(ClassMapStage):
 
 
 def walked_maps(cams: MakeActivationMaps, affinity_net: TrainAffinity, settings: WalkSettings) -> MakeWalkedMaps:
-    """Background and CAMs of the CAMs' photographs after the walk."""
+    """Background and CAMs of the CAMs' images after the walk."""
     return MakeWalkedMaps(cams, affinity_net, settings)

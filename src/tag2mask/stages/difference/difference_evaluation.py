@@ -1,4 +1,4 @@
-"""How well DD-Net predicts where masks differ, and how many of the changes it trusts are for the better."""
+"""Accuracy of DD-Net's predictions of where masks differ, and how many of the changes it trusts are for the better."""
 
 from collections import defaultdict
 from collections.abc import Callable
@@ -102,7 +102,7 @@ def _share(part: float, whole: float) -> float | None:
 class DifferenceEvaluation(ReduceStage):
     """Accuracy of the difference maps, and what the refined mask changed of each mask against the truth.
 
-    Everything is reported and nothing used. Photographs without a true mask have no part in the verdicts.
+    Everything is reported and nothing used. Images without a true mask have no part in the verdicts.
     """
 
     name = "difference_scores"

@@ -1,4 +1,4 @@
-"""What DD-Net says of every photograph's pair of masks: where each is predicted to differ from the other."""
+"""DD-Net's maps for every image's pair of masks: where each is predicted to differ from the other."""
 
 import copy
 import dataclasses
@@ -31,7 +31,7 @@ Shown = Literal["before", "after"]
 
 @dataclass(frozen=True)
 class DifferenceMapSettings:
-    """The size at which photographs are shown to DD-Net.
+    """The size at which images are shown to DD-Net.
 
     Args:
         long_side: in pixels; 0 takes the crop of the training.
@@ -45,11 +45,10 @@ class DifferenceMapSettings:
 
 
 class DifferenceMaps(MapStage):
-    """d of both masks of every photograph: ``.npz`` with float16 logits ``maps`` (2, h, w), before and after.
+    """d of both masks of every image: ``.npz`` with float16 logits ``maps`` (2, h, w), before and after.
 
-    The photograph and its mirror image are shown to the networks, masks mirrored with it, and the mean of the logits is
-    kept. A map covers its whole photograph, so that `to_view` brings it to
-    any view together with the photograph.
+    The image and its mirror image are shown to the networks, masks mirrored with it, and the mean of the logits is
+    kept. A map covers its whole image, so that `to_view` brings it to any view together with the image.
 
     Args:
         nets: the training whose networks and pairs of masks these are.
@@ -75,10 +74,10 @@ class DifferenceMaps(MapStage):
         self.shown: Shown = "before"
 
     def view(self, size: tuple[int, int], *, mirror: bool) -> View:
-        """How a photograph of (height, width) `size` is shown: whole, its sides multiples of the label grid's step.
+        """The view of an image of (height, width) `size`: whole, its sides multiples of the label grid's step.
 
-        Cells of the grid then tile the photograph, and those of its mirror image are the same cells mirrored. Of other
-        sides the last cell would reach beyond the border, and what is averaged would lie up to a cell apart.
+        Cells of the grid then tile the image, and those of its mirror image are the same cells mirrored. Of other sides
+        the last cell would reach beyond the border, and what is averaged would lie up to a cell apart.
         """
         views, stride = self.nets.settings.views, self.nets.settings.label_stride
         whole = dataclasses.replace(views, crop=self.settings.long_side or views.crop)
@@ -104,7 +103,7 @@ class DifferenceMaps(MapStage):
             with runtime.autocast():
                 levels = system.grid_levels({"image": images.to(runtime.torch_device), "labels": before})
                 logits = torch.stack(system.differences(levels, before, after)).cpu()
-            # The photograph lies at the top left of its window, and so does its mirror image.
+            # The image lies at the top left of its window, and so does its mirror image.
             height, width = (side // stride for side in views[0].resized)
             own, mirrored = logits[:, :, :height, :width].unbind(1)
             content = io.BytesIO()
@@ -114,7 +113,7 @@ class DifferenceMaps(MapStage):
         return make
 
     def load(self, env: Environment, image_id: str) -> Tensor:
-        """d of one whole photograph: float32 (2, h, w), told from the mask before and from the one after.
+        """d of one whole image: float32 (2, h, w), told from the mask before and from the one after.
 
         Raises:
             WorkspaceError: the file is missing or damaged.
@@ -124,7 +123,7 @@ class DifferenceMaps(MapStage):
             return torch.from_numpy(content["maps"].astype(np.float32))
 
     def at_size(self, env: Environment, image_id: str, size: tuple[int, int]) -> Tensor:
-        """The same at a size, the photograph's for one, bilinear: float32 (2, *size).
+        """The same at a size, the image's for one, bilinear: float32 (2, *size).
 
         Raises:
             WorkspaceError: as `load`.

@@ -1,4 +1,4 @@
-"""Seeds of SSDD's static part: two masks of a photograph made one by what DD-Net says of their differences."""
+"""Seeds of SSDD's static part: two masks of an image made one by what DD-Net says of their differences."""
 
 from collections.abc import Callable
 
@@ -13,10 +13,10 @@ from tag2mask.stages.labels import LabelStage, encode_labels
 
 
 class DifferenceSeeds(LabelStage):
-    """m_ssdd0 = SSDD(e(x), before, after): of every pixel the mask that is to be trusted, at the photograph's size.
+    """m_ssdd0 = SSDD(e(x), before, after): of every pixel the mask that is to be trusted, at the image's size.
 
     Of changes between the two masks those that can be predicted from the mask before are taken (Shimoda & Yanai, SSDD,
-    ICCV 2019, eq. 2 and 3). Lost classes are counted on the whole photograph.
+    ICCV 2019, eq. 2 and 3). Lost classes are counted on the whole image.
 
     Args:
         maps: d of both masks.

@@ -62,7 +62,7 @@ class PairedSegmenterSettings(DynamicSegmenterSettings):
 
 
 def check_paired(segmenter: SegmenterTrainingSettings) -> None:
-    """Tells a segmenter that DD-Nets cannot learn beside.
+    """Check that DD-Nets can learn beside a segmenter.
 
     Raises:
         SettingsError: its head has no hidden layer.
@@ -73,7 +73,7 @@ def check_paired(segmenter: SegmenterTrainingSettings) -> None:
 
 @dataclass(frozen=True)
 class DifferenceNetSettings:
-    """DD-Net, which tells from a photograph and one mask of a pair where the other one differs.
+    """DD-Net, which tells from an image and one mask of a pair where the other one differs.
 
     It learns at the rate of new layers, by an optimiser of its own.
 
@@ -139,7 +139,7 @@ class DifferenceNetSettings:
 
 @dataclass(frozen=True)
 class PairSettings:
-    """How a pair of masks, before and after, becomes one (SSDD, eq. 2 and 3).
+    """Settings of the merging of a pair of masks, before and after, into one (SSDD, eq. 2 and 3).
 
     Args:
         bias: added to w, so that of changes as predictable from one mask as from the other `after` is taken.

@@ -41,7 +41,7 @@ class StaticRefinement(NamedTuple):
 
     Args:
         net: the training of segmenter and DD-Net.
-        maps: d of both masks of every photograph.
+        maps: d of both masks of every image.
         seeds: the refined masks.
         scores: how good d and the refined masks are.
     """
@@ -55,7 +55,7 @@ class StaticRefinement(NamedTuple):
 def static_refinement(
     before: LabelStage, after: LabelStage, classifier: TrainClassifier | None, settings: StaticSettings
 ) -> StaticRefinement:
-    """Refines the masks of a stage by those that another one made of the same photographs.
+    """Refines the masks of a stage by those that another one made of the same images.
 
     Args:
         before: the masks, m_psa in the paper.

@@ -38,7 +38,7 @@ class StaticSystem(SegmentationSystem):
         network: the segmenter.
         difference: the DD-Net, for its hidden layer, early features and classes.
         objective: of the segmenter.
-        lost_below: photographs of which the change loses a class this far teach the DD-Net nothing.
+        lost_below: images of which the change loses a class this far teach the DD-Net nothing.
         early: the block of the low-level features; empty for none.
         options: further ones of `SegmentationSystem`.
     """
@@ -62,8 +62,8 @@ class StaticSystem(SegmentationSystem):
     def losses(self, batch: Batch, position: Position) -> Losses:
         """L_static by its two parts: "segmentation" (the objective, on before) and "change".
 
-        "change" is the mean of the two difference losses, from before and from after. A photograph whose crop loses a
-        class takes no part in it, and neither does the padding.
+        "change" is the mean of the two difference losses, from before and from after. An image whose crop loses a class
+        takes no part in it, and neither does the padding.
         """
         before, after = batch["labels"], batch[_AFTER]
         levels = self.grid_levels(batch)
@@ -87,7 +87,7 @@ class StaticSystem(SegmentationSystem):
         """d of both masks of a pair: where each says that the other differs.
 
         Args:
-            levels: of the photographs, as `grid_levels` gives them.
+            levels: of the images, as `grid_levels` gives them.
             before: class ids (N, h, w) on the label grid.
             after: the other mask.
 
@@ -198,7 +198,7 @@ class TrainDifference(SegmenterTraining):
         return env.runtime.place(self._pair(*self.load_nets(env))).eval()
 
     def image_system(self, env: Environment) -> StaticSystem:
-        """The same for photographs whose features are not kept: it reads "image" in any case."""
+        """The same for images whose features are not kept: it reads "image" in any case."""
         system = self.trained_system(env)
         system.after = None
         return system

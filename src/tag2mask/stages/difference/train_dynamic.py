@@ -142,7 +142,7 @@ class TrainDynamic(SegmenterTraining):
 
     Leaves ``model.safetensors``, the main branch as any other segmenter, ``difference.safetensors``, the DD-Nets
     ("crf" and "seed"), and ``sub_head.safetensors``, the sub branch's head, whose hidden layer the latter reads. The
-    masks learnt from, m_ssdd2, are kept of a few photographs over the epochs, as where labels grow.
+    masks learnt from, m_ssdd2, are kept of a few images over the epochs, as where labels grow.
 
     Args:
         seeds: m_ssdd0; any masks of background and tagged classes will do.
@@ -242,5 +242,5 @@ def train_dynamic(seeds: LabelStage, settings: DynamicSettings, classifier: Trai
 
 
 def dynamic_labels(segmenter: TrainDynamic) -> GrownLabels:
-    """m_ssdd2 of the training photographs, as the trained networks refine the seeds."""
+    """m_ssdd2 of the training images, as the trained networks refine the seeds."""
     return grown_labels(segmenter)

@@ -1,4 +1,4 @@
-"""What a segmenter would erase of a photograph, for people to look at: Kim's figure 2.5."""
+"""Maps of what a segmenter would erase of an image, for people to look at: Kim's figure 2.5."""
 
 import copy
 import io
@@ -28,14 +28,14 @@ Shown = Literal["attention", "masked"]
 
 @dataclass(frozen=True)
 class AttentionMapSettings:
-    """Everything is the training's: size of the photograph and grid of the scores."""
+    """Everything is the training's: size of the image and grid of the scores."""
 
 
 class AttentionMaps(PerImageStage):
-    """H of the tagged classes of every photograph, as the trained segmenter sees them.
+    """H of the tagged classes of every image, as the trained segmenter sees them.
 
-    ``.npz`` with ``class_ids``, float16 ``maps`` on the label grid of the whole photograph, and ``colour``, what is
-    erased is painted in: the mean colour of whoever looks at masked photographs, in 0 to 1.
+    ``.npz`` with ``class_ids``, float16 ``maps`` on the label grid of the whole image, and ``colour``, what is erased
+    is painted in: the mean colour of whoever looks at masked images, in 0 to 1.
 
     Args:
         segmenter: the training.
@@ -90,7 +90,7 @@ class AttentionMaps(PerImageStage):
             return tuple(content["class_ids"].tolist()), maps, torch.from_numpy(content["colour"])
 
     def showing(self, shown: Shown) -> Self:
-        """The same stage, artifact included, of which pictures show the attention map or the masked photograph.
+        """The same stage, artifact included, of which pictures show the attention map or the masked image.
 
         Raises:
             SettingsError: there is no such picture.
@@ -102,7 +102,7 @@ class AttentionMaps(PerImageStage):
         return twin
 
     def layers(self, env: Environment, image_id: str) -> dict[str, MapLayer]:
-        """The sum of H over tagged classes and each by its class, or the photograph with all of them erased."""
+        """The sum of H over tagged classes and each by its class, or the image with all of them erased."""
         class_ids, maps, colour = self.load(env, image_id)
         if self.shown == "masked":
             image = load_image(env.dataset.sample(image_id))
@@ -140,5 +140,5 @@ def erase(image: Tensor, maps: Tensor, colour: Tensor) -> RGB:
 
 
 def attention_maps(segmenter: TrainMasking) -> AttentionMaps:
-    """What a trained segmenter erases of the training photographs."""
+    """Maps of what a trained segmenter erases of the training images."""
     return AttentionMaps(segmenter)

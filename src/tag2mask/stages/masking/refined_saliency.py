@@ -56,7 +56,7 @@ class SaliencyLabelSettings:
 
 
 class RefinedSaliency(LabelStage):
-    """0 background, 1 any object, 255 unlabelled, at the photograph's size: 1 is no class.
+    """0 background, 1 any object, 255 unlabelled, at the image's size: 1 is no class.
 
     What the ground truth leaves open is unlabelled where saliency is the ground truth.
 
@@ -96,7 +96,7 @@ class RefinedSaliency(LabelStage):
         return make
 
     def _any_object(self, env: Environment, sample: Sample) -> Tensor:
-        """The largest CAM at the photograph's size, B of eq. 2.5: 0 everywhere without a tag."""
+        """The largest CAM at the image's size, B of eq. 2.5: 0 everywhere without a tag."""
         assert self.cams is not None
         cams = self.cams.load(env, sample.id)
         maps = cams.at_size()
@@ -182,5 +182,5 @@ class EvaluateSaliency(ReduceStage):
 
 
 def evaluate_saliency(labels: RefinedSaliency) -> EvaluateSaliency:
-    """How well labels of background and objects tell the two apart."""
+    """Scores of labels of background and objects against the true masks."""
     return EvaluateSaliency(labels)

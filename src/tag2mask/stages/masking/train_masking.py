@@ -32,7 +32,7 @@ from tag2mask.supervision.targets import Targets
 
 @dataclass(frozen=True)
 class AttentionSettings:
-    """Learning from a classifier that is shown masked photographs (Kim 2022, section 2.3.3).
+    """Learning from a classifier that is shown masked images (Kim 2022, section 2.3.3).
 
     Args:
         enabled: take the attention loss; without it the saliency loss is all.
@@ -85,7 +85,7 @@ class Renormalise(nn.Module):
 
 
 class Attention(nn.Module):
-    """The attention loss of a segmenter's scores: a frozen classifier is shown what they leave of the photographs.
+    """The attention loss of a segmenter's scores: a frozen classifier is shown what they leave of the images.
 
     All paths go through the classifier as one batch: one after the other would take as much memory, since what the
     gradient needs of each is kept until the step's end.
@@ -103,7 +103,7 @@ class Attention(nn.Module):
         self.settings = settings
 
     def forward(self, batch: Batch, scores: Tensor, position: Position) -> tuple[Tensor, Tensor]:
-        """(sum, number of images) of the loss, weight not included; the draws are of (seed, step, photograph).
+        """(sum, number of images) of the loss, weight not included; the draws are of (seed, step, image).
 
         Args:
             batch: of it ids, tags and images.
@@ -119,7 +119,7 @@ class Attention(nn.Module):
         return attention_loss(logits, present, chosen)
 
     def _shown(self, images: Tensor) -> Tensor:
-        """The photographs at the size at which the classifier looks at them."""
+        """The images at the size at which the classifier looks at them."""
         side = self.settings.side
         if side in (0, images.shape[2]):
             return images
@@ -165,7 +165,7 @@ class TrainMasking(SegmenterTraining):
         labels: refined saliency: 0 background, 255 unlabelled, anything else foreground of an unknown class.
         settings: network and training; the losses are the method's own.
         attention: the attention loss.
-        classifier: is shown masked photographs; None where the attention loss is not enabled.
+        classifier: is shown masked images; None where the attention loss is not enabled.
     """
 
     name = "segmenter_masking"

@@ -1,4 +1,4 @@
-"""Class patterns: mean and first components of a classifier's features over the photographs of each class (DCP)."""
+"""Class patterns: mean and first components of a classifier's features over the images of each class (DCP)."""
 
 import dataclasses
 import json
@@ -39,7 +39,7 @@ _FILE, _RESULT = "patterns.safetensors", "result.json"
 
 @dataclass(frozen=True)
 class FeatureSettings:
-    """Which photographs class patterns are taken from, and how the classifier is shown them.
+    """Settings of the features that class patterns are taken from: of which images, and at what size.
 
     Args:
         photographs_per_class: at most so many photographs of each class, drawn at random (Luo & Yang: 800 on VOC, 2000
@@ -64,13 +64,13 @@ class FeatureSettings:
 
     @property
     def scales(self) -> ScaleSettings:
-        """The one size a photograph is shown in."""
+        """The one size an image is shown in."""
         return ScaleSettings(long_side=self.long_side, mirror=False)
 
 
 @dataclass(frozen=True)
 class PatternSettings(FeatureSettings):
-    """Class patterns at one block of the classifier's backbone or at several, of one pass over the photographs.
+    """Class patterns at one block of the classifier's backbone or at several, of one pass over the images.
 
     Args:
         blocks: names of the blocks, each once.
@@ -104,14 +104,14 @@ class Patterns:
 
     Args:
         blocks: by the block's name.
-        seen: whether there were photographs of a class, bool (C,); rows of the others are 0.
+        seen: whether there were images of a class, bool (C,); rows of the others are 0.
     """
 
     blocks: dict[str, BlockPatterns]
     seen: Tensor
 
     def has(self, class_id: int) -> bool:
-        """Whether a class, from 1 up, has a pattern."""
+        """True if a class, from 1 up, has a pattern."""
         return bool(self.seen[class_id - 1])
 
     def project(self, block: str, features: Tensor, class_id: int) -> Tensor:
@@ -128,11 +128,11 @@ class Patterns:
 
 
 class ClassPatterns(Stage):
-    """Means, first components and shares of variance of every class, in one pass over the photographs.
+    """Means, first components and shares of variance of every class, in one pass over the images.
 
-    An artifact has ``patterns.safetensors`` (`Patterns`) and ``result.json``, the figures of `metrics`. Photographs are
-    read by several threads and counted one after the other in a fixed order, so that no more than the statistics
-    themselves and the features of a few photographs are ever in memory.
+    An artifact has ``patterns.safetensors`` (`Patterns`) and ``result.json``, the figures of `metrics`. Images are read
+    by several threads and counted one after the other in a fixed order, so that no more than the statistics themselves
+    and the features of a few images are ever in memory.
     """
 
     name = "class_patterns"
@@ -153,14 +153,14 @@ class ClassPatterns(Stage):
         return self.settings.output_stride or self.classifier.backbone.output_stride
 
     def open(self, env: Environment, blocks: tuple[str, ...] | None = None) -> Callable[[Sample], list[Tensor]]:
-        """The function that reads the classifier's features of a photograph, shown whole and unpadded.
+        """The function that reads the classifier's features of an image, shown whole and unpadded.
 
         Args:
             env: has the trained classifier.
             blocks: some of the settings' blocks; None takes all.
 
         Returns:
-            photograph -> float32 (h, w, d) at each block, on the environment's device.
+            image -> float32 (h, w, d) at each block, on the environment's device.
         """
         network, runtime = self.classifier.load(env, output_stride=self.output_stride), env.runtime
 
@@ -174,16 +174,16 @@ class ClassPatterns(Stage):
         return read
 
     def open_plane(self, env: Environment, block: str) -> Callable[[Sample, int], Tensor]:
-        """The function that projects a photograph's cells on a class's first two components.
+        """The function that projects an image's cells on a class's first two components.
 
         Returns:
-            photograph and class id -> float32 (h, w, 2) on the CPU; the first of the two is q.
+            image and class id -> float32 (h, w, 2) on the CPU; the first of the two is q.
         """
         read, patterns = self.open(env, (block,)), self.load(env)
         return lambda sample, class_id: patterns.plane(block, read(sample)[0], class_id).cpu()
 
     def drawn(self, env: Environment) -> dict[int, set[str]]:
-        """Ids of the photographs that each class is taken from, by class id; all of a class where there are few."""
+        """Ids of the images that each class is taken from, by class id; all of a class where there are few."""
         most = self.settings.photographs_per_class
         chosen = {}
         for class_id in range(1, len(env.dataset.classes) + 1):
@@ -219,7 +219,7 @@ class ClassPatterns(Stage):
         write_json(self.folder(env) / _RESULT, {"blocks": figures})
 
     def _count(self, env: Environment, samples: list[Sample], drawn: dict[int, set[str]]) -> dict[str, ClassStatistics]:
-        """Statistics at every block of the drawn photographs."""
+        """Statistics at every block of the drawn images."""
         read, device = self.open(env), env.runtime.torch_device
         ids = 1 + len(env.dataset.classes)
         statistics = {block: ClassStatistics(ids, width, device=device) for block, width in self._channels.items()}
@@ -273,7 +273,7 @@ class ClassPatterns(Stage):
         Returns:
             ``{"blocks": {block: {class: {"photographs", "pixels", "shares", "cam_correlation"}}}}``; "shares" are the
             first components' shares of the variance, largest first, and "cam_correlation", 0 to 1, is that of q with
-            the class's CAM, which decided the sign. A class without photographs lacks both.
+            the class's CAM, which decided the sign. A class without images lacks both.
         """
         path = self.folder(env) / _RESULT
         with reading_artifact(path, path.parent):
@@ -312,7 +312,7 @@ class ClassPatterns(Stage):
                     f"{plural(len(weak), 'follows', 'follow')} the CAM (correlation below {WEAK}): which side is "
                     "foreground is uncertain."
                 )
-        # The photographs are the same at every block.
+        # The images are the same at every block.
         missing = [name for name, found in next(iter(blocks.values())).items() if not found["pixels"]]
         if missing:
             notes.append(f"No class pattern of {', '.join(missing)}: no training photograph has the tag.")
@@ -328,5 +328,5 @@ class ClassPatterns(Stage):
 
 
 def class_patterns(classifier: TrainClassifier, cams: MakeActivationMaps, settings: PatternSettings) -> ClassPatterns:
-    """Class patterns of the training photographs; CAMs decide their signs alone."""
+    """Class patterns of the training images; CAMs decide their signs alone."""
     return ClassPatterns(classifier, cams, settings)

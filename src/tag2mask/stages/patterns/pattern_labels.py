@@ -28,7 +28,7 @@ class PatternLabelSettings:
 
 
 class PatternLabels(LabelStage):
-    """Algorithm 1 on projections at the photograph's size: background, a class, or unlabelled where classes meet."""
+    """Algorithm 1 on projections at the image's size: background, a class, or unlabelled where classes meet."""
 
     name = "pattern_labels"
     reads = frozenset({"tags"})
@@ -51,7 +51,7 @@ class PatternLabels(LabelStage):
 
 @dataclass(frozen=True)
 class PatternRefinementSettings:
-    """How the dense CRF gives masks of one class edges. The paper does not say what it starts from.
+    """Settings of the dense CRF that gives masks of one class edges. The paper does not say what it starts from.
 
     Args:
         unary: "labels", the mask, each pixel trusted with `confidence`; "scores", the logistic function of q.
@@ -71,7 +71,7 @@ class PatternRefinementSettings:
 
 
 class RefinedPatternLabels(LabelStage):
-    """The dense CRF on photographs with a single tag; all others keep their masks (Luo & Yang)."""
+    """The dense CRF on images with a single tag; all others keep their masks (Luo & Yang)."""
 
     name = "refined_pattern_labels"
     reads = frozenset({"images", "tags"})
@@ -116,5 +116,5 @@ def pattern_labels(maps: PatternMaps) -> PatternLabels:
 
 
 def refined_pattern_labels(labels: PatternLabels, settings: PatternRefinementSettings) -> RefinedPatternLabels:
-    """Masks with edges where a photograph has one tag."""
+    """Masks with edges where an image has one tag."""
     return RefinedPatternLabels(labels, settings)

@@ -1,4 +1,4 @@
-"""Maps of the tagged classes' patterns: where a photograph's features lie on the side of the class (DCP)."""
+"""Maps of the tagged classes' patterns: where an image's features lie on the side of the class (DCP)."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ _LARGEST = torch.finfo(torch.float16).max  # files hold half precision
 
 @dataclass(frozen=True)
 class PatternMapSettings:
-    """Which patterns are projected on.
+    """Choice of the patterns that features are projected on.
 
     Args:
         block: one of the blocks that the patterns were taken at.
@@ -34,12 +34,12 @@ class PatternMapSettings:
 
 @dataclass(frozen=True)
 class PatternMap:
-    """Projections of one photograph on its classes' patterns.
+    """Projections of one image on its classes' patterns.
 
     Args:
         class_ids: the tagged classes that have a pattern, from 1 up.
         maps: q, float32 (P, h, w), positive where the class is.
-        size: (height, width) of the photograph.
+        size: (height, width) of the image.
     """
 
     class_ids: tuple[int, ...]
@@ -47,7 +47,7 @@ class PatternMap:
     size: tuple[int, int]
 
     def at_size(self) -> Tensor:
-        """The maps at the photograph's size, bilinear, float32 (P, H, W)."""
+        """The maps at the image's size, bilinear, float32 (P, H, W)."""
         if not self.class_ids:
             return torch.zeros((0, *self.size))
         return resize_scores(self.maps[None], self.size)[0]
@@ -82,7 +82,7 @@ class PatternMaps(MapsFile):
         return make
 
     def load(self, env: Environment, image_id: str) -> PatternMap:
-        """Projections of one photograph.
+        """Projections of one image.
 
         Raises:
             WorkspaceError: the file is missing or damaged.
@@ -120,5 +120,5 @@ class PatternMaps(MapsFile):
 
 
 def pattern_maps(patterns: ClassPatterns, block: str) -> PatternMaps:
-    """Projections of the patterns' photographs at one block."""
+    """Projections of the patterns' images at one block."""
     return PatternMaps(patterns, PatternMapSettings(block))

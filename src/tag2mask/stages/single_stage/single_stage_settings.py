@@ -50,7 +50,7 @@ class OnlineCamSettings:
                 raise SettingsError(f"online_cams.{name}: {getattr(self, name)} must lie between 0 and 1")
 
     def module(self) -> OnlineCams:
-        """What makes the labels."""
+        """The module that makes the labels."""
         return OnlineCams(
             self.crf.module(),
             low_alpha=self.low_alpha,
@@ -109,7 +109,7 @@ class ReassignSettings:
 
 @dataclass(frozen=True)
 class SingleStageSettings:
-    """What a single stage has beside its segmenter (RRM).
+    """Settings of a single stage beside those of its segmenter (RRM).
 
     Args:
         start: "classifier", whose backbone and head the network starts from, or "pretrained".
@@ -163,7 +163,7 @@ class DenseEnergySettings:
 
 @dataclass(frozen=True)
 class SingleStageParts:
-    """What a single stage is made of; AALR's two losses are None in RRM.
+    """Parts of a single stage; AALR's two losses are None in RRM.
 
     Args:
         settings: where it starts and when its segmentation begins.
@@ -181,7 +181,7 @@ class SingleStageParts:
 
 
 def check_parts(segmenter: SegmenterTrainingSettings, parts: SingleStageParts) -> None:
-    """Tells settings that do not go together.
+    """Check that settings go together.
 
     Raises:
         SettingsError: with the key.

@@ -1,4 +1,4 @@
-"""What a single stage trains: two heads on one backbone, and the losses of a batch (Zhang et al., RRM and AALR)."""
+"""Two heads on one backbone, as a single stage trains them, and the losses of a batch (Zhang et al., RRM and AALR)."""
 
 from typing import Any
 

@@ -32,7 +32,7 @@ class TrainSingleStage(SegmenterTraining):
     """Trains a segmenter on labels that a CAM head on its own backbone makes at every step.
 
     Leaves ``model.safetensors``, the segmenter as any other, and ``classifier.safetensors``, backbone and CAM head as a
-    classifier. The online labels of a few photographs are kept over the epochs, as where labels grow.
+    classifier. The online labels of a few images are kept over the epochs, as where labels grow.
 
     Args:
         segmenter: network and training.
@@ -160,5 +160,5 @@ def train_single_stage(
 
 
 def online_labels(segmenter: TrainSingleStage) -> GrownLabels:
-    """The online labels of the training photographs, as the trained network's CAMs give them."""
+    """The online labels of the training images, as the trained network's CAMs give them."""
     return grown_labels(segmenter)

@@ -1,4 +1,4 @@
-"""How good superpixel seeds are at every threshold, and CAMs averaged over superpixels: reported, never used."""
+"""Scores of superpixel seeds at every threshold, and of CAMs averaged over superpixels: reported, never used."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

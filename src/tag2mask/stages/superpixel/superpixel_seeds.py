@@ -39,7 +39,7 @@ class SuperpixelSeedSettings:
 
 
 class MakeSuperpixelSeeds(LabelStage):
-    """CAMs above a threshold, and the superpixel with the lowest CAM as background, at the photograph's size."""
+    """CAMs above a threshold, and the superpixel with the lowest CAM as background, at the image's size."""
 
     name = "superpixel_seeds"
     reads = frozenset({"tags"})

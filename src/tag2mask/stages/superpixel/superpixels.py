@@ -1,4 +1,4 @@
-"""Superpixels of the training photographs, discovered in the keys of a self-supervised transformer."""
+"""Superpixels of the training images, discovered in the keys of a self-supervised transformer."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -29,12 +29,12 @@ from tag2mask.stages.memory import ROOM
 from tag2mask.stages.timing import seconds_per_image
 from tag2mask.stages.views import load_image
 
-_TYPICAL_COUNT = 16  # superpixels of a photograph at the default settings, for estimates of time
+_TYPICAL_COUNT = 16  # superpixels of an image at the default settings, for estimates of time
 
 
 @dataclass(frozen=True)
 class SuperpixelSettings:
-    """How superpixels are discovered and brought to the photograph's pixels (Kim, dissertation 2022, section 3.3.1).
+    """Settings of superpixels, discovered and brought to the image's pixels (Kim, dissertation 2022, section 3.3.1).
 
     Args:
         backbone: a plain vision transformer, whose last attention layer gives the keys.
@@ -89,7 +89,7 @@ class SuperpixelSettings:
             raise SettingsError(f"superpixels.max_pixels: {self.max_pixels} must be above 0")
 
     def view(self, size: tuple[int, int]) -> View:
-        """What the transformer sees of a photograph of (height, width) `size`: all of it, in whole patches."""
+        """The transformer's view of an image of (height, width) `size`: all of it, in whole patches."""
         long_side = self.long_side or max(bounded_size(size, self.max_pixels))
         patch = self.backbone.output_stride
         factor = long_side / max(size) / patch
@@ -112,7 +112,7 @@ def open_transformer(settings: SuperpixelSettings, runtime: Runtime) -> VitBackb
 def discover(
     network: VitBackbone, image: Tensor, settings: SuperpixelSettings, runtime: Runtime
 ) -> npt.NDArray[np.int32]:
-    """The superpixels of one photograph. Threads may call it side by side; large photographs wait for each other.
+    """The superpixels of one image. Threads may call it side by side; large images wait for each other.
 
     Args:
         network: from `open_transformer`.
@@ -139,7 +139,7 @@ def discover(
 
 
 class MakeSuperpixels(MapStage):
-    """One 16-bit greyscale PNG per photograph: superpixels from 0, at the photograph's size."""
+    """One 16-bit greyscale PNG per image: superpixels from 0, at the image's size."""
 
     name = "superpixels"
     on_device = True
@@ -164,7 +164,7 @@ class MakeSuperpixels(MapStage):
         return make
 
     def load(self, env: Environment, image_id: str) -> Tensor:
-        """Superpixels of one photograph, int32 (H, W), numbered from 0 without gaps.
+        """Superpixels of one image, int32 (H, W), numbered from 0 without gaps.
 
         Raises:
             WorkspaceError: the file is missing or damaged.
@@ -188,5 +188,5 @@ class MakeSuperpixels(MapStage):
 
 
 def superpixels(settings: SuperpixelSettings, split: SplitName = "train") -> MakeSuperpixels:
-    """Superpixels of the photographs of a split."""
+    """Superpixels of the images of a split."""
     return MakeSuperpixels(settings, split)

@@ -179,7 +179,7 @@ def plot_planes(path: Path, plane: PixelPlane, class_id: int, titles: Sequence[s
 
 
 def kinds_of_pixels(truth: np.ndarray[Any, np.dtype[np.uint8]], class_id: int) -> np.ndarray[Any, np.dtype[np.int64]]:
-    """What pixels are to a class, as positions in the legend from below: unknown, background, other, of the class."""
+    """Kinds of pixels for a class, as positions in the legend from below: unknown, background, other, of the class."""
     known = np.where(truth == BACKGROUND, _GROUND, np.where(truth == class_id, _OBJECT, _OTHER))
     return np.where(truth == UNLABELLED, _UNKNOWN, known)
 

@@ -34,7 +34,7 @@ _BLOCKS, _CLASSES = 4, 6  # compared unless others are asked for
 
 @dataclass(frozen=True)
 class StudySettings:
-    """What of the method `dcp` is studied.
+    """Settings of the parts of the method `dcp` that are studied.
 
     Args:
         classifier: whose features they are.
@@ -51,12 +51,12 @@ class StudySettings:
 
 @dataclass(frozen=True)
 class BlockMasks:
-    """Masks of the training photographs from the class patterns at one block.
+    """Masks of the training images from the class patterns at one block.
 
     Args:
         block: its name.
         labels: by algorithm 1.
-        refined: after the CRF, which photographs with a single tag get.
+        refined: after the CRF, which images with a single tag get.
         scores: of `labels`; None without true masks.
         refined_scores: of `refined`; likewise.
     """
@@ -94,7 +94,7 @@ class DcpStudy:
         return self.patterns.settings.blocks
 
     def stages(self) -> list[Stage]:
-        """What there is to make, each after its inputs."""
+        """Stages to make, each after its inputs."""
         wanted: list[Stage] = [self.patterns, self.pixels]
         if self.curve is not None:
             wanted.append(self.curve)
@@ -134,11 +134,11 @@ def build_study(settings: StudySettings, env: Environment, classes: Sequence[str
 
     Args:
         settings: of the stages.
-        env: has the photographs.
-        classes: names of those whose pixels are shown; the six with the most photographs by default.
+        env: has the images.
+        classes: names of those whose pixels are shown; the six with the most images by default.
 
     Raises:
-        SettingsError: there is no such block or class, or no photograph of it.
+        SettingsError: there is no such block or class, or no image of it.
     """
     classifier = train_classifier(settings.classifier)
     cams = activation_maps(classifier, settings.cams)
@@ -165,12 +165,12 @@ def _chosen(env: Environment, classes: Sequence[str] | None) -> tuple[int, ...]:
     """Ids of the classes whose pixels are shown.
 
     Raises:
-        SettingsError: there is no such class, or no photograph of it.
+        SettingsError: there is no such class, or no image of it.
     """
     counts = Counter(tag for sample in env.split("train") for tag in sample.tags)
     names = env.dataset.classes
     if not classes:
-        # Equal numbers in the order of the classes, whatever photograph comes first.
+        # Equal numbers in the order of the classes, whatever image comes first.
         return tuple(sorted(sorted(counts, key=lambda tag: (-counts[tag], tag))[:_CLASSES]))
     for name in classes:
         if name not in names:

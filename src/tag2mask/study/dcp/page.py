@@ -17,7 +17,7 @@ from tag2mask.study.page import write_study_page
 
 @dataclass(frozen=True)
 class DcpStudyResult:
-    """What a study left.
+    """Files that a study left.
 
     Args:
         folder: with everything below.

@@ -1,4 +1,4 @@
-"""The study's own stage: some pixels of some photographs on the plane of a class's first two components."""
+"""The study's own stage: some pixels of some images on the plane of a class's first two components."""
 
 import io
 from collections.abc import Callable
@@ -26,7 +26,7 @@ from tag2mask.stages.timing import seconds_per_image
 
 @dataclass(frozen=True)
 class PixelSettings:
-    """Which pixels are shown.
+    """Choice of the pixels that are shown.
 
     Args:
         class_ids: the classes, from 1 up.
@@ -62,7 +62,7 @@ class PixelPlane:
 
 
 class PixelPlanes(PerImageStage):
-    """Projections of a photograph's pixels at every block (Luo & Yang, figure 1 e-g), with their true classes.
+    """Projections of an image's pixels at every block (Luo & Yang, figure 1 e-g), with their true classes.
 
     The same pixels at every block: projections are brought to them as masks are, bilinear. ``.npz`` of `PixelPlane`.
     True masks give the pixels' colours and nothing else; without a mask all of them are 255.
@@ -119,7 +119,7 @@ class PixelPlanes(PerImageStage):
         return rng.choice(whole, min(self.settings.pixels, whole), replace=False)
 
     def load(self, env: Environment, image_id: str) -> PixelPlane:
-        """The pixels of one photograph.
+        """The pixels of one image.
 
         Raises:
             WorkspaceError: the file is missing or damaged.
@@ -129,7 +129,7 @@ class PixelPlanes(PerImageStage):
             return PixelPlane(content["class_ids"], content["truth"], content["points"])
 
     def of_class(self, env: Environment, class_id: int) -> PixelPlane:
-        """The pixels of all shown photographs of a class, from 1 up, on its planes."""
+        """The pixels of all shown images of a class, from 1 up, on its planes."""
         found = [self.load(env, sample.id) for sample in self.samples(env) if class_id in sample.tags]
         return PixelPlane(
             np.array([class_id]),
@@ -147,12 +147,12 @@ class PixelPlanes(PerImageStage):
 
 
 def at_pixels(grid: Tensor, pixels: npt.NDArray[np.int64], size: tuple[int, int]) -> Tensor:
-    """Values of a coarse grid at some pixels of the photograph, as bilinear resizing of the whole would give them.
+    """Values of a coarse grid at some pixels of the image, as bilinear resizing of the whole would give them.
 
     Args:
-        grid: floats (h, w, values), its cells tile the photograph.
+        grid: floats (h, w, values), its cells tile the image.
         pixels: positions (n,), row by row.
-        size: (height, width) of the photograph.
+        size: (height, width) of the image.
 
     Returns:
         float32 (n, values) on the CPU.
@@ -161,6 +161,6 @@ def at_pixels(grid: Tensor, pixels: npt.NDArray[np.int64], size: tuple[int, int]
     ys, xs = np.divmod(pixels, width)
     where = np.stack([(2 * xs + 1) / width - 1, (2 * ys + 1) / height - 1], axis=-1).astype(np.float32)
     maps = grid.float().cpu().permute(2, 0, 1)[None]
-    # At the photograph's rim resizing repeats the outermost cells.
+    # At the image's rim resizing repeats the outermost cells.
     found = F.grid_sample(maps, torch.from_numpy(where)[None, None], padding_mode="border", align_corners=False)
     return found[0, :, 0].T

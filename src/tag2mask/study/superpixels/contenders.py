@@ -1,4 +1,4 @@
-"""Who is compared, as stages, and their scores as rows of a table."""
+"""Contenders as stages, and their scores as rows of a table."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -31,7 +31,7 @@ OURS, HIGHEST, NCUT = "Ours", "Highest degree first", "Ncut"
 """Names of the contenders that take our features."""
 
 Group = Literal["rule", "classic", "features"]
-"""What a contender has in common with ours: its features, nothing, or its rule."""
+"""Kind of contender, by what it has in common with ours: its features, nothing, or its rule."""
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ class Study:
         settings: of all.
         contenders: in the order of the tables, ours first.
         scores: by contender's name.
-        ours_beside_ncut: ours on the photographs that Ncut was run on.
+        ours_beside_ncut: ours on the images that Ncut was run on.
         positiveness: for figure 3.14.
     """
 
@@ -99,7 +99,7 @@ class Study:
     positiveness: Positiveness
 
     def stages(self) -> Iterator[Stage]:
-        """What is wanted of the graph, the first table's scores first."""
+        """Stages wanted of the graph, the first table's scores first."""
         yield from self.scores.values()
         yield self.ours_beside_ncut
         yield self.positiveness
@@ -120,7 +120,7 @@ class Study:
         return found
 
     def ours_on_ncuts_photographs(self, env: Environment) -> list[Row]:
-        """Ours on the photographs that Ncut was run on."""
+        """Ours on the images that Ncut was run on."""
         return list(_rows(self.contenders[0], self.ours_beside_ncut, env))
 
 
@@ -189,7 +189,7 @@ def build_study(settings: StudySettings, runtime: Runtime) -> Study:
 
 
 def _as_many(maps: SuperpixelMaps) -> ScoreSettings:
-    """All photographs that there are maps of."""
+    """All images that there are maps of."""
     return ScoreSettings(maps.settings.photographs)
 
 
@@ -210,7 +210,7 @@ def _classic(settings: StudySettings) -> Iterator[Contender]:
 
 
 def ours_at(rows: Sequence[Row], superpixels: float, score: str) -> float | None:
-    """What ours would score at a number of superpixels: on the line between its neighbours in ours' curve.
+    """Score that ours would have at a number of superpixels: on the line between its neighbours in ours' curve.
 
     Args:
         rows: of ours.
@@ -254,5 +254,5 @@ def comparison(rows: Sequence[Row]) -> list[dict[str, Any]]:
 
 
 def nearest_parameter(counts: dict[str, int], wanted: float) -> str:
-    """The parameter whose map of a photograph has the number of superpixels closest to the one wanted."""
+    """The parameter whose map of an image has the number of superpixels closest to the one wanted."""
     return min(counts, key=lambda parameter: abs(counts[parameter] - wanted))

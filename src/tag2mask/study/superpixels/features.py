@@ -1,4 +1,4 @@
-"""Features of a photograph's patches, whichever network or none they come from."""
+"""Features of an image's patches, whichever network or none they come from."""
 
 from collections.abc import Callable
 
@@ -16,11 +16,11 @@ from tag2mask.networks.inference import normalise
 from tag2mask.study.superpixels.settings import FeatureSet
 
 Extract = Callable[[Tensor], Tensor]
-"""Function of a photograph, uint8 (3, H, W), that gives the features of its patches, (d, rows, columns)."""
+"""Function of an image, uint8 (3, H, W), that gives the features of its patches, (d, rows, columns)."""
 
 
 def open_features(settings: FeatureSet, runtime: Runtime) -> Extract:
-    """Loads the network, where there is one, and returns the function that gives a photograph's features.
+    """Loads the network, where there is one, and returns the function that gives an image's features.
 
     Raises:
         WeightsError: the weights cannot be had.

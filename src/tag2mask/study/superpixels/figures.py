@@ -1,4 +1,4 @@
-"""The study's figures: curves of the scores, and superpixels of a few photographs."""
+"""The study's figures: curves of the scores, and superpixels of a few images."""
 
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -36,7 +36,7 @@ def _line(rows: Sequence[Row], name: str, x: Callable[[Row], float | None], y: s
 
 
 def _curves(study: Study, rows: Sequence[Row], env: Environment, folder: Path) -> Iterator[Figure]:
-    part = study.settings.ncut_photographs  # a curve on other photographs than the others' would mislead
+    part = study.settings.ncut_photographs  # a curve on other images than the others' would mislead
     names = [
         each.name
         for each in study.contenders
@@ -69,7 +69,7 @@ def _curves(study: Study, rows: Sequence[Row], env: Environment, folder: Path) -
 
 
 def _sheets(study: Study, env: Environment, folder: Path) -> Iterator[Figure]:
-    # Out of Ncut's photographs, which are part of everybody's.
+    # Out of Ncut's images, which are part of everybody's.
     samples = study.ours_beside_ncut.samples(env)
     samples = tuple(samples[index] for index in evenly_spread(study.settings.pictures, len(samples)))
     ours = study.maps(OURS)

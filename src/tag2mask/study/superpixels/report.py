@@ -1,4 +1,4 @@
-"""What the study leaves: tables, pictures, figures and the page around them."""
+"""Output of the study: tables, pictures, figures and the page around them."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -24,7 +24,7 @@ _TABLES = {
 
 @dataclass(frozen=True)
 class SuperpixelStudyResult:
-    """What a study left.
+    """Files that a study left.
 
     Args:
         folder: with everything below.

@@ -12,7 +12,7 @@ from tag2mask.stages.backbone import BackboneSettings
 from tag2mask.stages.superpixel.superpixels import SuperpixelSettings
 
 FeatureKind = Literal["keys", "features", "rgb"]
-"""What is compared between patches: keys of a transformer, the last features of a CNN, or mean colours."""
+"""Features that are compared between patches: keys of a transformer, the last features of a CNN, or mean colours."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class FeatureSet:
 
     @property
     def identity(self) -> str:
-        """What fingerprints know of the weights.
+        """Identity of the weights in fingerprints.
 
         Raises:
             WeightsError: there are none.
@@ -57,7 +57,7 @@ class FeatureSet:
         return "" if self.kind == "rgb" else self.backbone.identity
 
     def view(self, size: tuple[int, int]) -> View:
-        """What is seen of a photograph of (height, width) `size`: all of it, in whole patches."""
+        """The view of an image of (height, width) `size`: all of it, in whole patches."""
         resized = whole_view(size, long_side=self.long_side).resized
         patch = self.stride
         height, width = (max(patch, (side + patch // 2) // patch * patch) for side in resized)
@@ -83,7 +83,7 @@ def _features() -> dict[str, FeatureSet]:
 
 @dataclass(frozen=True)
 class StudySettings:
-    """Who is compared, on what.
+    """Settings of the study: the contenders, and what they are compared on.
 
     Args:
         photographs: how many of the training photographs with true masks are studied, evenly spread; 0 for all.

@@ -1,4 +1,4 @@
-"""The study's stages: every contender's superpixels of every photograph, their scores, thresholds, object pixels."""
+"""The study's stages: every contender's superpixels of every image, their scores, thresholds, object pixels."""
 
 import io
 import json
@@ -33,10 +33,10 @@ from tag2mask.study.superpixels.features import open_features
 from tag2mask.study.superpixels.settings import FeatureSet
 
 Maps = dict[str, npt.NDArray[np.int32]]
-"""Label maps (H, W) of one photograph, by the parameter that they differ in."""
+"""Label maps (H, W) of one image, by the parameter that they differ in."""
 
 Rule = Literal["lowest", "highest", "ncut"]
-"""How superpixels are found in features: seeds of the lowest or the highest degree first, or normalised cuts."""
+"""Rule of finding superpixels in features: seeds of the lowest or the highest degree first, or normalised cuts."""
 
 BOUNDARY_RULES = {"labelled": False, "with_unlabelled": True}
 """Name of a rule for the truth's boundaries -> `unlabelled_borders` of `score_superpixels`."""
@@ -72,7 +72,7 @@ class SuperpixelMaps(PerImageStage):
 
     @abstractmethod
     def open_maps(self, env: Environment) -> Callable[[Sample], Maps]:
-        """Loads what all photographs need and returns the function of one."""
+        """Loads what all images need and returns the function of one."""
 
     def open(self, env: Environment) -> Callable[[Sample], bytes]:
         compute = self.open_maps(env)
@@ -86,7 +86,7 @@ class SuperpixelMaps(PerImageStage):
         return make
 
     def load(self, env: Environment, image_id: str) -> Maps:
-        """The maps of one photograph.
+        """The maps of one image.
 
         Raises:
             WorkspaceError: the file is missing or damaged.
@@ -96,7 +96,7 @@ class SuperpixelMaps(PerImageStage):
             return {key: content[key].astype(np.int32) for key in self.parameters()}
 
     def estimate(self, env: Environment) -> Estimate:
-        """From the first photograph."""
+        """From the first image."""
         samples, make = self.samples(env), self.open(env)
         start = time.perf_counter()
         size = len(make(samples[0]))
@@ -208,7 +208,7 @@ class ClassicSuperpixels(SuperpixelMaps):
     def produce(self, env: Environment) -> None:
         import cv2
 
-        # LSC's answer depends on how many threads share a photograph, and photographs have a thread each already.
+        # LSC's answer depends on how many threads share an image, and images have a thread each already.
         own = cv2.getNumThreads()
         cv2.setNumThreads(1)
         try:
@@ -312,7 +312,7 @@ def _closest_threshold(features: list[Tensor], wanted: float, advance: Callable[
     """The threshold whose mean number of superpixels is closest to the one wanted, and that number.
 
     Args:
-        features: of each photograph, (patches, d).
+        features: of each image, (patches, d).
         wanted: mean number of superpixels.
         advance: called after each of the steps.
     """
@@ -331,7 +331,7 @@ def _closest_threshold(features: list[Tensor], wanted: float, advance: Callable[
 
 @dataclass(frozen=True)
 class ScoreSettings:
-    """Which photographs are averaged.
+    """Choice of the images that are averaged.
 
     Args:
         photographs: how many, evenly spread; 0 for all.
@@ -435,7 +435,7 @@ class Positiveness(PerImageStage):
         return make
 
     def load(self, env: Environment, image_id: str) -> dict[str, npt.NDArray[np.float32]]:
-        """The maps ``positive`` and ``negative`` of one photograph.
+        """The maps ``positive`` and ``negative`` of one image.
 
         Raises:
             WorkspaceError: the file is missing or damaged.
