@@ -40,7 +40,7 @@ class LargeFOV(nn.Sequential):
         self.width = width
 
     def hidden(self, features: Tensor) -> Tensor:
-        """Hidden layer, input of the scores and DD-Net's high-level features: (N, channels, h, w) -> (N, width, h, w)."""
+        """Hidden layer before the scores, DD-Net's high-level features: (N, channels, h, w) -> (N, width, h, w)."""
         for layer in list(self)[:-1]:
             features = layer(features)
         return features
@@ -88,7 +88,7 @@ class Dilated(nn.Module):
         initialise([self.first], [self.scores])
 
     def hidden(self, features: Tensor) -> Tensor:
-        """Hidden layer, input of the scores and DD-Net's high-level features: (N, channels, h, w) -> (N, width, h, w)."""
+        """Hidden layer before the scores, DD-Net's high-level features: (N, channels, h, w) -> (N, width, h, w)."""
         return self.dropout(F.relu(self.norm(self.first(self._reflected(features)))))
 
     def classify(self, hidden: Tensor) -> Tensor:

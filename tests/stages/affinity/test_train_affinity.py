@@ -1,4 +1,3 @@
-import dataclasses
 from typing import Any
 
 import numpy as np
@@ -10,9 +9,8 @@ from tag2mask.engine.logs import read_log
 from tag2mask.engine.system import Position
 from tag2mask.errors import SettingsError
 from tag2mask.networks.model_file import read_header
-from tag2mask.stages.affinity.train_affinity import AffinitySettings, TrainAffinity, train_affinity
+from tag2mask.stages.affinity.train_affinity import AffinitySettings, train_affinity
 from tag2mask.stages.backbone import BackboneSettings
-from tests.builders import file_bytes
 from tests.stages.conftest import FinishedMasks
 
 LOSSES = {"affinity_background", "affinity_foreground", "affinity_different"}
@@ -83,37 +81,6 @@ def test_the_model_file_says_what_it_is(finished_masks: FinishedMasks) -> None:
     network = stage.load(env)
     assert not network.training
     assert network.grid_stride == 8
-
-
-class Killed(TrainAffinity):
-    """Dies while its second epoch's last example is made."""
-
-    def open(self, env: Any) -> Any:
-        load, last = super().open(env), self.samples(env)[-1].id
-
-        def example(sample: Any, epoch: int) -> dict[str, Any]:
-            if (sample.id, epoch) == (last, 1):
-                raise RuntimeError("killed")
-            return load(sample, epoch)
-
-        return example
-
-
-def test_killed_half_way_it_ends_the_same(finished_masks: FinishedMasks) -> None:
-    settings = dataclasses.replace(finished_masks.settings.affinity, radius=2)
-    env, confident = finished_masks.env, finished_masks.made.confident
-    stage = train_affinity(confident, settings)
-    stage.run(env)
-    whole = file_bytes(stage.folder(env))
-    for path in sorted(stage.folder(env).rglob("*"), reverse=True):
-        path.rmdir() if path.is_dir() else path.unlink()
-    killed = Killed(confident, settings)
-    with pytest.raises(RuntimeError, match="killed"):
-        killed.run(env)
-    assert not killed.complete(env)
-    assert (killed.folder(env) / "checkpoint.pt").is_file()
-    stage.run(env)
-    assert file_bytes(stage.folder(env)) == whole
 
 
 @pytest.mark.parametrize(

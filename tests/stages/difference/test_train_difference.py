@@ -178,40 +178,12 @@ def test_a_step_in_either_precision(finished_pairs: FinishedPairs, precision: st
     assert any(not torch.equal(value, before[name]) for name, value in system.difference.state_dict().items())
 
 
-class Killed(TrainDifference):
-    """Dies while its second epoch's last example is made."""
-
-    def open(self, env: Any) -> Any:
-        load, last = super().open(env), self.samples(env)[-1].id
-
-        def example(sample: Any, epoch: int) -> dict[str, Any]:
-            if (sample.id, epoch) == (last, 1):
-                raise RuntimeError("killed")
-            return load(sample, epoch)
-
-        return example
-
-
 def run_afresh(stage: TrainDifference, env: Environment) -> dict[str, bytes]:
     stage.run(env)
     files = file_bytes(stage.folder(env))
     for path in sorted(stage.folder(env).rglob("*"), reverse=True):
         path.rmdir() if path.is_dir() else path.unlink()
     return files
-
-
-def test_killed_in_training_it_ends_the_same(finished_pairs: FinishedPairs) -> None:
-    env, stage = (
-        finished_pairs.env,
-        training(finished_pairs, DifferenceNetSettings(width=4, low_level=False), cache_features=True),
-    )
-    whole = run_afresh(stage, env)
-    killed = Killed(stage.before, stage.after, stage.settings, stage.difference)
-    with pytest.raises(RuntimeError, match="killed"):
-        killed.run(env)
-    assert (killed.folder(env) / "checkpoint.pt").is_file()
-    stage.run(env)
-    assert file_bytes(stage.folder(env)) == whole
 
 
 def test_killed_between_its_files_it_is_not_complete(

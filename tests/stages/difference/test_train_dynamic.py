@@ -1,5 +1,4 @@
 import dataclasses
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +7,6 @@ import pytest
 import torch
 
 from tag2mask.data.masks import read_mask
-from tag2mask.data.samples import Sample
 from tag2mask.engine.environment import Environment
 from tag2mask.engine.logs import read_log
 from tag2mask.engine.system import Position, total_loss
@@ -29,7 +27,6 @@ from tag2mask.stages.difference.train_dynamic import (
 from tag2mask.stages.growth import OnlineCRFSettings
 from tag2mask.stages.seeds import RefineSeeds
 from tag2mask.stages.train_classifier import TrainClassifier
-from tests.builders import file_bytes
 from tests.stages.conftest import Finished
 
 START = Position(0, 1, 0, 0)
@@ -69,45 +66,12 @@ def trained(finished: Finished) -> TrainDynamic:
     return stage
 
 
-class Killed(TrainDynamic):
-    """Dies while its second epoch's last example is made."""
-
-    def open(self, env: Environment) -> Callable[[Sample, int], dict[str, Any]]:
-        load, last = super().open(env), self.samples(env)[-1].id
-
-        def example(sample: Sample, epoch: int) -> dict[str, Any]:
-            if (sample.id, epoch) == (last, 1):
-                raise RuntimeError("killed")
-            return load(sample, epoch)
-
-        return example
-
-
 def test_losses_are_logged_one_by_one(finished: Finished, trained: TrainDynamic) -> None:
     lines = read_log(trained.folder(finished.env))
     assert len(lines) == 2
     for line in lines:
         assert all(np.isfinite(line[name]) and line[name] > 0 for name in LOSSES)
     assert lines[1]["segmentation_main"] < lines[0]["segmentation_main"]
-
-
-def test_killed_half_way_it_ends_the_same(finished: Finished) -> None:
-    env, made = finished.env, settings(finished, alpha=0.4)
-    stage = stage_of(finished, alpha=0.4)
-    stage.run(env)
-    whole = file_bytes(stage.folder(env))
-    strips = {f"growth/{epoch}/{sample.id}.png" for epoch in ("001", "002") for sample in stage.samples(env)}
-    files = {"model.safetensors", "difference.safetensors", "sub_head.safetensors", "stage.json"}
-    assert set(whole) == strips | files
-    for path in sorted(stage.folder(env).rglob("*"), reverse=True):
-        path.rmdir() if path.is_dir() else path.unlink()
-    killed = Killed(stage.batch.labels, made, start=finished.stage(TrainClassifier))
-    assert killed.folder(env) == stage.folder(env)
-    with pytest.raises(RuntimeError, match="killed"):
-        killed.run(env)
-    assert (killed.folder(env) / "checkpoint.pt").is_file()
-    stage.run(env)
-    assert file_bytes(stage.folder(env)) == whole
 
 
 def test_what_was_trained_is_rebuilt_whole(finished: Finished, trained: TrainDynamic) -> None:

@@ -1,7 +1,5 @@
 import copy
 import dataclasses
-import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +9,6 @@ import torch
 from PIL import Image
 
 from tag2mask.data.masks import read_mask
-from tag2mask.data.samples import Sample
 from tag2mask.engine.environment import Environment
 from tag2mask.engine.logs import read_log
 from tag2mask.engine.system import Position
@@ -31,7 +28,6 @@ from tag2mask.stages.saliency_maps import SaliencySettings, saliency_maps
 from tag2mask.stages.segmentation_system import own_labels
 from tag2mask.stages.train_classifier import TrainClassifier
 from tag2mask.stages.views import ViewSettings
-from tests.builders import file_bytes
 from tests.stages.conftest import Finished, run_with_inputs
 
 ATTENTION = AttentionSettings(side=48)
@@ -80,20 +76,6 @@ def batch_of(stage: TrainMasking, env: Environment, count: int = 3) -> dict[str,
     return {"id": [sample.id for sample in samples], **stacked}
 
 
-class Killed(TrainMasking):
-    """Dies while its second epoch's last example is made."""
-
-    def open(self, env: Environment) -> Callable[[Sample, int], dict[str, Any]]:
-        load, last = super().open(env), self.samples(env)[-1].id
-
-        def example(sample: Sample, epoch: int) -> dict[str, Any]:
-            if (sample.id, epoch) == (last, 1):
-                raise RuntimeError("killed")
-            return load(sample, epoch)
-
-        return example
-
-
 def test_both_losses_are_learnt_from(finished: Finished, trained: TrainMasking) -> None:
     lines = read_log(trained.folder(finished.env))
     assert len(lines) == 2
@@ -129,22 +111,6 @@ def test_training_leaves_every_bit_of_the_classifier(finished: Finished, folder:
     assert all(torch.equal(before[name], after[name]) for name in before)
     assert not any(module.training for module in network.modules())
     assert not any(name.startswith("attention") for name in seen[0].state_dict())
-
-
-def test_killed_half_way_it_ends_the_same(finished: Finished, folder: Path) -> None:
-    env = finished.env
-    stage = stage_of(finished, folder, dataclasses.replace(ATTENTION, weight=1.5))
-    stage.run(env)
-    whole = file_bytes(stage.folder(env))
-    assert set(whole) == {"model.safetensors", "stage.json"}
-    shutil.rmtree(stage.folder(env))
-    killed = Killed(stage.batch.labels, stage.settings, stage.attention, stage.classifier)
-    assert killed.folder(env) == stage.folder(env)
-    with pytest.raises(RuntimeError, match="killed"):
-        killed.run(env)
-    assert (killed.folder(env) / "checkpoint.pt").is_file()
-    stage.run(env)
-    assert file_bytes(stage.folder(env)) == whole
 
 
 def test_the_weight_is_the_attention_losses(

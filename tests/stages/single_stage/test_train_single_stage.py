@@ -1,5 +1,4 @@
 import dataclasses
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -7,8 +6,6 @@ import pytest
 import torch
 
 from tag2mask.data.masks import read_mask
-from tag2mask.data.samples import Sample
-from tag2mask.engine.environment import Environment
 from tag2mask.engine.logs import read_log
 from tag2mask.errors import SettingsError, WorkspaceError
 from tag2mask.networks.model_file import load_model
@@ -21,7 +18,6 @@ from tag2mask.stages.single_stage.single_stage_settings import (
 )
 from tag2mask.stages.single_stage.train_single_stage import TrainSingleStage, online_labels, train_single_stage
 from tag2mask.stages.train_classifier import ClassifierHeadSettings, TrainClassifier
-from tests.builders import file_bytes
 from tests.stages.conftest import Finished
 from tests.stages.single_stage.parts import AFFINITY, BOTH, HEAD, ONLINE, RRM, stage_of
 
@@ -42,20 +38,6 @@ def trained(finished: Finished) -> TrainSingleStage:
     return stage
 
 
-class Killed(TrainSingleStage):
-    """Dies while its second epoch's last example is made."""
-
-    def open(self, env: Environment) -> Callable[[Sample, int], dict[str, Any]]:
-        load, last = super().open(env), self.samples(env)[-1].id
-
-        def example(sample: Sample, epoch: int) -> dict[str, Any]:
-            if (sample.id, epoch) == (last, 1):
-                raise RuntimeError("killed")
-            return load(sample, epoch)
-
-        return example
-
-
 def test_losses_are_logged_one_by_one(finished: Finished, trained: TrainSingleStage) -> None:
     lines = read_log(trained.folder(finished.env))
     assert len(lines) == 2
@@ -64,22 +46,6 @@ def test_losses_are_logged_one_by_one(finished: Finished, trained: TrainSingleSt
         assert names == {*RRM, *AFFINITY, "reassign"}
         assert all(np.isfinite(line[name]) for name in names)
         assert all(line[name] > 0 for name in ("classification", "foreground", "affinity_same_object"))
-
-
-def test_killed_half_way_it_ends_the_same(finished: Finished, trained: TrainSingleStage) -> None:
-    env = finished.env
-    whole = file_bytes(trained.folder(env))
-    strips = {f"growth/{epoch}/{sample.id}.png" for epoch in ("001", "002") for sample in trained.samples(env)}
-    assert set(whole) == strips | {"model.safetensors", "classifier.safetensors", "stage.json"}
-    for path in sorted(trained.folder(env).rglob("*"), reverse=True):
-        path.rmdir() if path.is_dir() else path.unlink()
-    killed = Killed(trained.settings, trained.parts, start=finished.stage(TrainClassifier))
-    assert killed.folder(env) == trained.folder(env)
-    with pytest.raises(RuntimeError, match="killed"):
-        killed.run(env)
-    assert (killed.folder(env) / "checkpoint.pt").is_file()
-    trained.run(env)
-    assert file_bytes(trained.folder(env)) == whole
 
 
 def test_what_was_trained_is_rebuilt_whole(finished: Finished, trained: TrainSingleStage) -> None:
