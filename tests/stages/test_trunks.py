@@ -21,11 +21,12 @@ from tag2mask.networks.trunks import Trunks
 from tag2mask.runs.prepare import prepare
 from tag2mask.runs.settings import as_arguments, parse_arguments
 from tag2mask.stages.activation_maps import ActivationMapSettings, activation_maps
+from tag2mask.stages.block_features import BlockFeatures, FeatureMoments, JoinedFeatures
 from tag2mask.stages.gradient_maps import GradientSettings, gradient_maps
 from tag2mask.stages.segmenter_settings import SegmenterSettings
 from tag2mask.stages.train_classifier import ClassifierSettings, TrainClassifier, train_classifier
 from tag2mask.stages.train_segmenter import TrainSegmenter
-from tag2mask.stages.trunks import BlockFeatures, FeatureMoments, JoinedFeatures, TrunkSettings
+from tag2mask.stages.trunks import TrunkSettings
 from tag2mask.stages.views import ViewSettings, load_image
 from tests.builders import TINY, file_bytes, write_shapes
 

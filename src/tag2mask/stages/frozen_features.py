@@ -4,18 +4,16 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from safetensors.torch import load as load_tensors
-from safetensors.torch import save as save_tensors
 from torch import Tensor
 
 from tag2mask.data.resizing import to_grid
 from tag2mask.data.samples import Sample
 from tag2mask.engine.environment import Environment
-from tag2mask.engine.stage import Estimate, PerImageStage
-from tag2mask.engine.workspace import reading_artifact
+from tag2mask.engine.stage import Estimate
 from tag2mask.networks.backbones import Backbone
 from tag2mask.networks.inference import ScaleSettings
 from tag2mask.stages.backbone import BackboneSettings, take_weights
+from tag2mask.stages.block_features import KeptFeatures, encode_features
 from tag2mask.stages.timing import seconds_per_image
 from tag2mask.stages.train_classifier import TrainClassifier
 from tag2mask.stages.views import ViewSettings, load_image, view_image
@@ -34,7 +32,7 @@ class FrozenFeatureSettings:
     views: ViewSettings
 
 
-class FrozenFeatures(PerImageStage):
+class FrozenFeatures(KeptFeatures):
     """float16 ``.safetensors`` with ``features`` (2, channels, h, w): of the image and of its mirror image.
 
     Args:
@@ -44,9 +42,6 @@ class FrozenFeatures(PerImageStage):
 
     name = "frozen_features"
     version = 2
-    on_device = True
-    suffix = ".safetensors"
-    reads = frozenset({"images"})
     settings: FrozenFeatureSettings
 
     def __init__(self, settings: FrozenFeatureSettings, classifier: TrainClassifier | None = None) -> None:
@@ -72,24 +67,13 @@ class FrozenFeatures(PerImageStage):
             )
             with runtime.autocast():
                 features = self.read(backbone, both.to(runtime.torch_device))
-            return save_tensors({"features": features.to("cpu", torch.float16).contiguous()})
+            return encode_features(features)
 
         return make
 
     def read(self, backbone: Backbone, images: Tensor) -> Tensor:
         """Features that are kept of normalised images: (N, 3, H, W) -> (N, channels, h, w)."""
         return backbone.encode(images, self.settings.backbone.frozen_until)
-
-    def load(self, env: Environment, image_id: str, *, mirror: bool) -> Tensor:
-        """Features of one image, or of its mirror image: float32 (channels, h, w).
-
-        Raises:
-            WorkspaceError: the file is missing or damaged.
-        """
-        path = self.path(env, image_id)
-        with reading_artifact(path, self.folder(env)):
-            features: Tensor = load_tensors(path.read_bytes())["features"]
-        return features[int(mirror)].float()
 
     def shape(self, env: Environment) -> tuple[int, int, int]:
         """(channels, h, w) of the features of one image."""

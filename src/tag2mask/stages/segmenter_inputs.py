@@ -16,12 +16,12 @@ from tag2mask.engine.stage import Stage
 from tag2mask.errors import SettingsError
 from tag2mask.networks.backbones import Backbone
 from tag2mask.networks.trunks import JOINED, Trunks
+from tag2mask.stages.block_features import JoinedFeatures
 from tag2mask.stages.frozen_features import EarlyFeatures, EarlyFeatureSettings, FrozenFeatures, FrozenFeatureSettings
 from tag2mask.stages.labels import LabelStage
 from tag2mask.stages.maps import MapStage
 from tag2mask.stages.segmenter_settings import SegmenterTrainingSettings
 from tag2mask.stages.train_classifier import TrainClassifier
-from tag2mask.stages.trunks import JoinedFeatures
 from tag2mask.stages.views import change_colours, load_image, view_image
 
 CODE = Code("segmenter inputs")

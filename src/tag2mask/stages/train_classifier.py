@@ -26,7 +26,8 @@ from tag2mask.networks.classifier import Classifier, ClassifierBlock, pooled
 from tag2mask.networks.inference import ScaleSettings, image_scales
 from tag2mask.networks.model_file import ModelHeader, load_model, save_model
 from tag2mask.stages.backbone import BackboneSettings, backbone_and_head
-from tag2mask.stages.trunks import JoinedFeatures, Trunk, TrunkSettings, check_trunks
+from tag2mask.stages.block_features import JoinedFeatures
+from tag2mask.stages.trunks import Trunk, TrunkSettings, check_trunks
 from tag2mask.stages.views import ViewSettings, change_colours, load_image, view_image
 
 
