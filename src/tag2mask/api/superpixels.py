@@ -15,7 +15,7 @@ from tag2mask.engine.environment import Runtime
 from tag2mask.engine.progress import Reporter
 from tag2mask.engine.stage import map_in_order
 from tag2mask.networks.backbones import list_backbones
-from tag2mask.networks.feature_blocks import KeyCentre
+from tag2mask.networks.vit_backbone import KeyCentre
 from tag2mask.stages.backbone import BackboneSettings
 from tag2mask.stages.superpixel.superpixels import SuperpixelSettings, discover, open_transformer
 

@@ -25,15 +25,9 @@ from torch import Tensor, nn
 
 from tag2mask.errors import SettingsError, WeightsError, unknown_choice
 from tag2mask.networks import resnet38, vgg
-from tag2mask.networks.feature_blocks import (
-    Backbone,
-    BackboneIdentity,
-    Block,
-    ChainBackbone,
-    StagedBackbone,
-    VitBackbone,
-    unknown_block,
-)
+from tag2mask.networks.feature_blocks import Backbone, BackboneIdentity, Block, ChainBackbone, unknown_block
+from tag2mask.networks.staged_backbone import StagedBackbone
+from tag2mask.networks.vit_backbone import VitBackbone
 from tag2mask.networks.weights import PACKAGES, WeightsInfo, load_state, resolve_weights
 
 __all__ = ["Backbone", "BackboneInfo", "create_backbone", "list_backbones"]

@@ -1,19 +1,17 @@
 """A pretrained network cut into named blocks, so that features can be read, cached and frozen at any of them.
 
 Three kinds share one face, `Backbone`: chains of convolutional blocks (`ChainBackbone`), plain vision transformers
-(`VitBackbone`), and other networks of timm whose stages can be read but not entered (`StagedBackbone`).
+(`vit_backbone.VitBackbone`), and other networks of timm whose stages can be read but not entered
+(`staged_backbone.StagedBackbone`).
 `tag2mask.networks.backbones.create_backbone` builds them.
 """
 
-from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from operator import attrgetter
-from typing import Any, Literal, NamedTuple, Self, get_args
+from typing import NamedTuple, Self
 
 import torch
-import torch.nn.functional as F
-from timm.models.vision_transformer import ResPostBlock
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torchvision.transforms.v2 import functional as transforms
@@ -24,10 +22,6 @@ from tag2mask.networks.folded_norm import fold_batch_norms
 from tag2mask.networks.weights import WeightsInfo
 
 CODE = Code("backbones")
-
-KeyCentre = Literal["bias", "mean", "none"]
-"""Vector that `VitBackbone.keys` subtracts from keys: the layer's key bias, the image's mean key, or none."""
-
 _PROBE_SIZE = 64  # side in pixels of the image that tells blocks' channels and strides; a multiple of every stride
 
 
@@ -335,187 +329,3 @@ class ChainBackbone(Backbone):
                 shapes.append(Shape(state.shape[1], _PROBE_SIZE // state.shape[2]))
         network.train()
         return shapes
-
-
-class VitBackbone(Backbone):
-    """A plain vision transformer of timm; its features are the patch tokens, laid out as a grid.
-
-    Images whose sides are no multiples of the patch are padded at the right and the bottom with zeros, the mean colour
-    of normalised images. The grid of position embeddings is resized to the image's grid, bicubic and without
-    antialiasing, as DINOv2's own code does (timm's antialiased resizing gives other features).
-    """
-
-    def forward(self, images: Tensor) -> Tensor:
-        return self._grid(self.tokens(images), images)
-
-    def tokens(self, images: Tensor) -> Tensor:
-        """Tokens at `block`: class and register tokens first, then the patches row by row.
-
-        Args:
-            images: (N, 3, H, W), normalised.
-
-        Returns:
-            (N, prefix tokens + ceil(H / stride) * ceil(W / stride), channels).
-        """
-        return self._advance(images, 0, len(self.blocks))
-
-    def keys(self, images: Tensor, *, centre: KeyCentre = "bias") -> Tensor:
-        """Keys of the attention layer in the last transformer block that is kept, all heads side by side.
-
-        The features of superpixel discovery (Kim, dissertation 2022, section 3.3.1). Where a layer normalises its keys
-        head by head, these are the keys before that. A layer's key bias adds the same to all of a query's scores, which
-        the softmax takes out again, so training leaves it free: DINOv2's is as long as the keys and makes all of them
-        alike.
-
-        Args:
-            images: (N, 3, H, W), normalised.
-            centre: "bias" leaves the layer's key bias out, if it has one; "mean" subtracts each image's mean over its
-                patches, those that lie in the padding among them; "none" takes keys as they are.
-
-        Returns:
-            (N, d, ceil(H / stride), ceil(W / stride)), a vector per patch; class and register tokens have none here. d
-            is the width of the attention layer, as a rule the backbone's channels.
-
-        Raises:
-            SettingsError: there is no such centre, `block` is before the first transformer block, or the block has
-                several attention layers side by side.
-        """
-        if centre not in get_args(KeyCentre):
-            raise SettingsError(unknown_choice("centre of keys", centre, get_args(KeyCentre)))
-        index = max((i for i, name in enumerate(self.blocks) if name.startswith("blocks.")), default=None)
-        if index is None:
-            raise SettingsError(f"backbone '{self.name}' up to block '{self.block}' has no attention layer")
-        block: Any = self.network.get_submodule(self.blocks[index])
-        if hasattr(block, "attn"):
-            # A block that normalises what its attention returns gives the attention its tokens as they are.
-            norm = nn.Identity() if isinstance(block, ResPostBlock) else block.norm1
-            projection = block.attn.qkv
-            width = projection.out_features // 3
-        elif hasattr(block, "in_proj"):  # one projection for attention and feed-forward layer, the keys last but one
-            norm, projection, width = block.in_norm, block.in_proj, block.in_split[-2]
-        else:
-            raise SettingsError(
-                f"backbone '{self.name}' has several attention layers in a block, so no one layer's keys"
-            )
-        part = slice(-2 * width, -width)  # queries, keys, values
-        # Under "mean" a bias would cancel, and in half precision what is subtracted is lost to rounding.
-        bias = projection.bias[part] if centre == "none" and projection.bias is not None else None
-        keys = F.linear(norm(self._advance(images, 0, index)), projection.weight[part], bias)
-        grid = self._grid(keys, images)
-        return grid - grid.mean((2, 3), keepdim=True) if centre == "mean" else grid
-
-    def _grid(self, tokens: Tensor, images: Tensor) -> Tensor:
-        """The patches' tokens of these images, (N, tokens, d) -> (N, d, rows, columns)."""
-        rows, columns = (-(-size // self.stride) for size in images.shape[2:])
-        patches = tokens[:, self._network.num_prefix_tokens :]
-        return patches.transpose(1, 2).unflatten(2, (rows, columns))
-
-    def _readable(self, state: Tensor, images: Tensor) -> Tensor:
-        return self._grid(state, images)
-
-    @property
-    def _network(self) -> Any:
-        return self.network  # timm's attributes are beyond nn.Module's annotations
-
-    def _run_block(self, index: int, state: Tensor) -> Tensor:
-        return self._embed(state) if index == 0 else super()._run_block(index, state)
-
-    def _embed(self, images: Tensor) -> Tensor:
-        """Patch embedding, class and register tokens, and positions."""
-        network, patch = self._network, self.stride
-        height, width = images.shape[2:]
-        grid = network.patch_embed.proj(F.pad(images, (0, -width % patch, 0, -height % patch)))
-        tokens = network.patch_embed.norm(grid.flatten(2).transpose(1, 2))
-        prefix = [
-            token.expand(len(tokens), -1, -1) for token in (network.cls_token, network.reg_token) if token is not None
-        ]
-        if network.pos_embed is None:
-            return network.norm_pre(torch.cat([*prefix, tokens], dim=1))
-        positions = self._positions(grid.shape[2], grid.shape[3])
-        if network.no_embed_class:  # positions are of patches alone
-            tokens = torch.cat([*prefix, tokens + positions], dim=1)
-        else:
-            tokens = torch.cat([*prefix, tokens], dim=1) + positions
-        return network.norm_pre(tokens)
-
-    def _positions(self, rows: int, columns: int) -> Tensor:
-        network = self._network
-        prefix = 0 if network.no_embed_class else network.num_prefix_tokens
-        if network.patch_embed.grid_size == (rows, columns):
-            return network.pos_embed
-        grid = network.pos_embed[:, prefix:].transpose(1, 2).unflatten(2, network.patch_embed.grid_size)
-        grid = F.interpolate(grid, size=(rows, columns), mode="bicubic", align_corners=False, antialias=False)
-        return torch.cat([network.pos_embed[:, :prefix], grid.flatten(2).transpose(1, 2)], dim=1)
-
-    @staticmethod
-    def measure(network: Any, blocks: Sequence[Block]) -> list[Shape]:
-        return [Shape(network.embed_dim, network.patch_embed.patch_size[0])] * len(blocks)
-
-
-class StagedBackbone(Backbone):
-    """Any other network of timm whose stages can be read at a chosen stride, but not entered halfway.
-
-    Images whose sides are no multiples of the stride are padded at the right and the bottom with zeros, because the
-    patch stems of some families would drop the rest.
-
-    Args:
-        network: model with timm's ``forward_intermediates`` and ``feature_info``.
-        blocks: timm's feature stages up to the one to read, each with its module as its only part.
-        identity: where the network comes from.
-        aliases: see `Backbone`.
-        train_norm_affine: likewise.
-    """
-
-    def __init__(
-        self,
-        network: nn.Module,
-        blocks: Sequence[Block],
-        identity: BackboneIdentity,
-        *,
-        aliases: Mapping[str, str] | None = None,
-        train_norm_affine: bool = False,
-    ) -> None:
-        owned = _owned_parameters(network, blocks)
-        super().__init__(network, owned, identity, aliases=aliases, train_norm_affine=train_norm_affine)
-
-    def forward(self, images: Tensor) -> Tensor:
-        return self.features_at(images, [self.block])[0]
-
-    def features_at(self, inputs: Tensor, blocks: Sequence[str], *, after: str | None = None) -> list[Tensor]:
-        if after is not None:
-            raise self._not_cacheable()
-        network: Any = self.network
-        height, width = inputs.shape[2:]
-        padded = F.pad(inputs, (0, -width % self.stride, 0, -height % self.stride))
-        positions = [self._position(block) for block in blocks]
-        indices = sorted(set(positions))
-        # without no_grad: parameters that take no gradient record none by themselves
-        features = network.forward_intermediates(padded, indices=indices, stop_early=True, intermediates_only=True)
-        found = dict(zip(indices, features, strict=True))
-        strides = [self.stride_of(block) for block in blocks]
-        # Padding to the deepest stride gives an early block more cells than the image has.
-        return [
-            found[position][:, :, : -(-height // stride), : -(-width // stride)]
-            for position, stride in zip(positions, strides, strict=True)
-        ]
-
-    @staticmethod
-    def measure(network: Any, blocks: Sequence[Block]) -> list[Shape]:
-        return [Shape(stage["num_chs"], stage["reduction"]) for stage in list(network.feature_info)[: len(blocks)]]
-
-
-def _owned_parameters(network: nn.Module, blocks: Sequence[Block]) -> list[Block]:
-    """Give each block the parameters registered after the block before it and up to its own end.
-
-    timm registers modules in the order they run, which is all that freezing the early stages needs.
-    """
-    modules = list(network.named_modules())
-    ends = [
-        max(place for place, (name, _) in enumerate(modules) if f"{name}.".startswith(f"{block.parts[0]}."))
-        for block in blocks[:-1]
-    ]
-    owned: list[list[str]] = [[] for _ in blocks]
-    for place, (module_name, module) in enumerate(modules):
-        prefix = f"{module_name}." if module_name else ""
-        owned[bisect_left(ends, place)] += [prefix + name for name, _ in module.named_parameters(recurse=False)]
-    return [replace(block, parts=tuple(names)) for block, names in zip(blocks, owned, strict=True)]

@@ -20,8 +20,8 @@ from tag2mask.engine.workspace import reading_artifact
 from tag2mask.errors import SettingsError, unknown_choice
 from tag2mask.evidence.superpixel import discover_superpixels, label_superpixels
 from tag2mask.networks.backbones import check_backbone
-from tag2mask.networks.feature_blocks import KeyCentre, VitBackbone
 from tag2mask.networks.inference import ScaleSettings, bounded_size, normalise
+from tag2mask.networks.vit_backbone import KeyCentre, VitBackbone
 from tag2mask.stages.backbone import BackboneSettings
 from tag2mask.stages.crf import CRFSettings
 from tag2mask.stages.maps import MapStage

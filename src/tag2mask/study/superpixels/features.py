@@ -11,8 +11,8 @@ from torchvision.transforms.v2 import functional as transforms
 from tag2mask.data.view import IMAGE, to_view
 from tag2mask.engine.environment import Runtime
 from tag2mask.errors import SettingsError
-from tag2mask.networks.feature_blocks import VitBackbone
 from tag2mask.networks.inference import normalise
+from tag2mask.networks.vit_backbone import VitBackbone
 from tag2mask.study.superpixels.settings import FeatureSet
 
 Extract = Callable[[Tensor], Tensor]

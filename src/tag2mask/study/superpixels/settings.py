@@ -7,7 +7,7 @@ from typing import Literal, get_args
 from tag2mask.data.view import View, whole_view
 from tag2mask.errors import SettingsError, unknown_choice
 from tag2mask.evidence.classic_superpixels import ITERATIONS
-from tag2mask.networks.feature_blocks import KeyCentre
+from tag2mask.networks.vit_backbone import KeyCentre
 from tag2mask.stages.backbone import BackboneSettings
 from tag2mask.stages.superpixel.superpixels import SuperpixelSettings
 
