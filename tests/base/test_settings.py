@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tag2mask.base.settings import FINGERPRINT_AS, LATER, OMIT, canonical
+from tag2mask.base.settings import FINGERPRINT_AS, LATER, OMIT, UNSEEN, canonical
 
 
 class Rule(Enum):
@@ -56,3 +56,16 @@ def test_a_setting_added_later_changes_no_fingerprint_until_it_is_used() -> None
 def test_a_value_without_a_form_is_refused() -> None:
     with pytest.raises(TypeError, match="object"):
         canonical({"x": object()})
+
+
+def test_a_default_that_is_unseen_stays_out_of_records_too() -> None:
+    @dataclass(frozen=True)
+    class Grown:
+        old: int = 1
+        later: int = field(default=2, metadata=LATER)
+        unseen: tuple[int, ...] = field(default=(), metadata=UNSEEN)
+
+    assert canonical(Grown()) == {"old": 1, "later": 2}
+    assert canonical(Grown(), for_fingerprint=True) == {"old": 1}
+    assert canonical(Grown(unseen=(3,))) == {"old": 1, "later": 2, "unseen": [3]}
+    assert canonical(Grown(unseen=(3,)), for_fingerprint=True) == {"old": 1, "unseen": [3]}

@@ -18,9 +18,13 @@ LATER = {"omit_default": True}
 """Metadata of a settings field that was added later and whose default is what happened before: while it has its default
 it stays out of fingerprints, so that a new version goes on with what an older one made."""
 
+UNSEEN = {**LATER, "unseen_default": True}
+"""The same of a field whose default stays out of records too: model files keep their bytes."""
+
 
 def canonical(value: Any, *, for_fingerprint: bool = False) -> Any:
-    """Settings as plain JSON values: dataclasses become dictionaries, without the fields marked with `OMIT`.
+    """Settings as plain JSON values: dataclasses become dictionaries, without the fields marked with `OMIT`
+    and those with a default that is `UNSEEN`.
 
     Args:
         value: the settings, or a container of such.
@@ -34,7 +38,8 @@ def canonical(value: Any, *, for_fingerprint: bool = False) -> Any:
         for field in dataclasses.fields(value):
             if field.metadata.get("fingerprint", True):
                 entry = getattr(value, field.name)
-                if for_fingerprint and "omit_default" in field.metadata and entry == _default(field):
+                hidden = "unseen_default" in field.metadata or (for_fingerprint and "omit_default" in field.metadata)
+                if hidden and entry == _default(field):
                     continue
                 if for_fingerprint and FINGERPRINT_AS in field.metadata:
                     entry = field.metadata[FINGERPRINT_AS](entry)

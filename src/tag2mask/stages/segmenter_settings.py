@@ -4,7 +4,7 @@ import dataclasses
 from dataclasses import dataclass, field
 from typing import Any
 
-from tag2mask.base.settings import LATER
+from tag2mask.base.settings import LATER, UNSEEN
 from tag2mask.engine.training import TrainingSettings
 from tag2mask.errors import SettingsError, unknown_choice
 from tag2mask.networks.segmenter import HeadSettings
@@ -96,7 +96,7 @@ class SegmenterSettings(ScaledSegmenterSettings):
     """
 
     loss: str = "cross_entropy"
-    trunks: tuple[TrunkSettings, ...] = field(default=(), metadata=LATER)
+    trunks: tuple[TrunkSettings, ...] = field(default=(), metadata=UNSEEN)
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from tag2mask.base.settings import LATER, canonical
+from tag2mask.base.settings import LATER, UNSEEN, canonical
 from tag2mask.base.text import percent, plural
 from tag2mask.data.images import image_size
 from tag2mask.data.samples import Sample
@@ -74,7 +74,7 @@ class ClassifierSettings:
     dropout: float = 0.0
     training: TrainingSettings = field(default_factory=TrainingSettings)
     head: ClassifierHeadSettings = field(default_factory=ClassifierHeadSettings, metadata=LATER)
-    trunks: tuple[TrunkSettings, ...] = field(default=(), metadata=LATER)
+    trunks: tuple[TrunkSettings, ...] = field(default=(), metadata=UNSEEN)
 
     def __post_init__(self) -> None:
         views = self.views
