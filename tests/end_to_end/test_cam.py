@@ -16,9 +16,9 @@ from tag2mask.cli import main
 from tag2mask.data.masks import read_mask
 from tag2mask.engine.progress import Reporter
 from tag2mask.errors import DataError
-from tag2mask.methods.registry import METHODS
+from tag2mask.methods.registry import DEFAULT_METHOD, METHODS
 from tag2mask.runs.settings import Configuration, as_arguments, parse_arguments
-from tests.builders import TINY, write_shapes
+from tests.builders import TINY, TINY_OF, write_shapes
 
 
 @pytest.fixture(scope="module")
@@ -172,3 +172,20 @@ def test_reduced_precision(tmp_path: Path) -> None:
     (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(TINY))
     result = run_configuration(configured(tmp_path, precision="bf16-mixed", pictures=0), Reporter(quiet=True))
     assert 0 <= result.metrics["val"]["mean_iou"] <= 1
+
+
+def test_data_is_enough(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Without a method the default one runs; here with a file of tiny settings in place of its preset."""
+    write_shapes(tmp_path / "data", masks=False)
+    (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(TINY_OF[DEFAULT_METHOD]))
+    places = ["--data", str(tmp_path / "data"), "--workspace", str(tmp_path / "ws")]
+    assert main(["run", *places, "--config", str(tmp_path / "tiny.yaml"), "--threads", "1", "--device", "cpu"]) == 0
+    told = capsys.readouterr()
+    assert f"method {DEFAULT_METHOD} (the default)" in told.err
+    (folder,) = (tmp_path / "ws" / "runs").iterdir()
+    assert folder.name.startswith(f"{DEFAULT_METHOD}-")
+    assert len(list((folder / "masks").iterdir())) == 3
+    assert main(["run", *places, "--dry-run", "--device", "cpu"]) == 0
+    told = capsys.readouterr()
+    assert f"preset small/{DEFAULT_METHOD} (device cpu)" in told.err
+    assert "to do" in told.out

@@ -28,7 +28,7 @@ from tag2mask.stages.train_classifier import ClassifierSettings, TrainClassifier
 from tag2mask.stages.train_segmenter import TrainSegmenter
 from tag2mask.stages.trunks import TrunkSettings
 from tag2mask.stages.views import ViewSettings, load_image
-from tests.builders import TINY, file_bytes, write_shapes
+from tests.builders import TINY, TINY_OF, file_bytes, write_shapes
 
 PARTS: list[dict[str, Any]] = [
     {"name": "tf_efficientnet_lite0", "weights": "none", "block": "blocks.3", "long_side": 128},
@@ -239,3 +239,24 @@ def test_what_reads_a_single_network_says_so() -> None:
         TrunkSettings(long_side=100)
     with pytest.raises(SettingsError, match=r"block"):
         dataclasses.replace(TRUNKS[0], block="blocks.17")
+
+
+NEED_ONE = {"sec", "dsrg", "ssdd", "dcp", "masking", "rrm", "aalr"}
+"""Methods whose tiny settings read the blocks of the classifier's one backbone, or go on from it."""
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_methods_take_several_networks_or_say_at_once_that_they_do_not(name: str) -> None:
+    if name == "supervised":
+        return
+    settings = TINY_OF[name] | {"classifier": ON_TRUNKS["classifier"], "cams": ON_TRUNKS["cams"]}
+    if name in ("rrm", "aalr"):
+        del settings["cams"]
+    if name == "ssdd":
+        settings |= {part: {**settings[part], "start": "classifier"} for part in ("static", "dynamic")}
+    arguments = as_arguments({"data": "x", **settings})
+    if name in NEED_ONE:
+        with pytest.raises(SettingsError, match=r"classifier\.trunks: the blocks of a single network"):
+            METHODS[name].build(parse_arguments(METHODS[name], arguments).settings)
+    else:
+        METHODS[name].build(parse_arguments(METHODS[name], arguments).settings)

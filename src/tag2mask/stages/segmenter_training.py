@@ -52,6 +52,9 @@ class SegmenterTraining(TrainingStage):
         start: "SegmenterTraining | TrainClassifier | None" = None,
         networks: Mapping[str, TrainingStage] | None = None,
     ) -> None:
+        if isinstance(start, TrainClassifier):
+            # Told now, not after the classifier's training.
+            start.settings.trunk.single("classifier.trunks")
         self.batch = batch
         self.start = start
         self.reads = batch.reads

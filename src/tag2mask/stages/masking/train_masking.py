@@ -180,6 +180,8 @@ class TrainMasking(SegmenterTraining):
         classifier: TrainClassifier | None,
     ) -> None:
         assert attention.enabled == (classifier is not None)
+        if classifier is not None:
+            classifier.settings.trunk.single("classifier.trunks")
         self.attention = attention
         self.classifier = classifier
         needs = saliency_objective().needs | ({WHOLE_IMAGE} if classifier is not None else set())
