@@ -432,7 +432,7 @@ def test_a_workspace_that_cannot_be_written(home: Path, tmp_path: Path, capsys: 
         for workspace in (disk / "ws", disk / "new"):
             line = told(run(home, home / "data", workspace), capsys)
             assert line == f"tag2mask: error: {workspace}: cannot write to this workspace (Read-only file system)"
-        assert "reading photographs" not in capsys.readouterr().err
+        assert "reading images" not in capsys.readouterr().err
         for words in (["workspace", "list", str(disk / "ws")], ["workspace", "prune", str(disk / "ws")]):
             assert main(words) == 0
         assert "cannot write" in told(["workspace", "prune", str(disk / "ws"), "--yes"], capsys)

@@ -583,7 +583,7 @@ class TestOnDevice:
         sizes = [(40, 60), (12, 15), (33, 70)]
         photos = [blotchy_photo(*size, seed=i) for i, size in enumerate(sizes)]
         maps = [smooth_probabilities(3, *size, seed=i) for i, size in enumerate(sizes)]
-        with pytest.warns(ReducedSizeWarning, match=r"60x40 photograph \(and 1 more"):
+        with pytest.warns(ReducedSizeWarning, match=r"60x40 image \(and 1 more"):
             refined = dense_crf(photos, [torch.from_numpy(p) for p in maps], max_pixels=900)
         assert on_device == [1, 1, 1]  # their kernels differ
         for photo, p, q in zip(photos, maps, refined, strict=True):
@@ -601,7 +601,7 @@ class TestOnDevice:
     def test_too_small_deviations_name_the_photograph(self, on_device: list[int]) -> None:
         photos = [blotchy_photo(2, 2), blotchy_photo(40, 50)]
         maps = [smooth_probabilities(2, *photo.shape[:2]) for photo in photos]
-        with pytest.raises(SettingsError, match="50x40 photograph: standard deviation too small") as theirs:
+        with pytest.raises(SettingsError, match="50x40 image: standard deviation too small") as theirs:
             dense_crf(photos, maps, bilateral_sxy=0.001, bilateral_srgb=1.5)
         with pytest.raises(SettingsError) as ours:
             dense_crf(photos, [torch.from_numpy(p) for p in maps], bilateral_sxy=0.001, bilateral_srgb=1.5)

@@ -40,7 +40,7 @@ def scores_by_loop(truths: list[np.ndarray], predictions: list[np.ndarray], clas
     return iou, float((truth == prediction).mean())
 
 
-@pytest.mark.parametrize(("images", "end"), [(1, "on 1 photograph"), (2, "on 2 photographs")])
+@pytest.mark.parametrize(("images", "end"), [(1, "on 1 image"), (2, "on 2 images")])
 def test_a_headline_tells_of_one_photograph_or_several(
     finished: Finished, monkeypatch: pytest.MonkeyPatch, images: int, end: str
 ) -> None:
@@ -56,9 +56,9 @@ def test_a_headline_tells_how_much_sparse_labels_cover(finished: Finished, monke
     figures: dict[str, Any] = {"mean_iou": 0.5, "pixel_accuracy": 0.3, "images": 2, "labelled_precision": 0.75}
     monkeypatch.setattr(type(stage), "metrics", lambda self, env: figures)
     for share, told in (
-        (0.4, " with 40.0 % of the pixels labelled, 75.0 % of these right, on 2 photographs"),
-        (1.0, " on 2 photographs"),
-        (None, " on 2 photographs"),
+        (0.4, " with 40.0 % of the pixels labelled, 75.0 % of these right, on 2 images"),
+        (1.0, " on 2 images"),
+        (None, " on 2 images"),
     ):
         figures["labelled_share"] = share
         assert stage.headline(finished.env).startswith(f"mIoU 50.0, pixel accuracy 30.0{told} of val")

@@ -161,7 +161,7 @@ def dense_crf(
         (height, width), (small_height, small_width) = reduced[0].full_size, reduced[0].size
         more = f" (and {len(reduced) - 1} more of the batch)" if len(reduced) > 1 else ""
         warnings.warn(
-            f"dense CRF of a {width}x{height} photograph{more} solved at {small_width}x{small_height} and enlarged "
+            f"dense CRF of a {width}x{height} image{more} solved at {small_width}x{small_height} and enlarged "
             f"again: it has more than max_pixels = {max_pixels} pixels",
             ReducedSizeWarning,
             stacklevel=2,
@@ -368,7 +368,7 @@ def _photograph_named(size: tuple[int, int]) -> Iterator[None]:
     try:
         yield
     except ValueError as error:
-        raise SettingsError(f"dense CRF of a {size[1]}x{size[0]} photograph: {error}") from error
+        raise SettingsError(f"dense CRF of a {size[1]}x{size[0]} image: {error}") from error
 
 
 def _at_size(photo: ArrayT, probabilities: ArrayT, size: tuple[int, int]) -> tuple[ArrayT, ArrayT]:

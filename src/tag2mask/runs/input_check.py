@@ -72,7 +72,7 @@ def _read(checks: list[_Check], env: Environment) -> None:
         except DataError as error:
             bad[content] = str(error)
 
-    with env.reporter.task("reading photographs", len(reads)) as task:
+    with env.reporter.task("reading images", len(reads)) as task:
         map_threads(read, list(reads), env.runtime.threads, lambda _: task.advance())
     if bad:
         _keep_what_is_sound(env)

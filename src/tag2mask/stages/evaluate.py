@@ -89,7 +89,7 @@ class Evaluate(ReduceStage):
             labelled = f" with {percent(share)} % of the pixels labelled, {right} % of these right,"
         return (
             f"mIoU {percent(figures['mean_iou'])}, pixel accuracy {percent(figures['pixel_accuracy'])}{labelled} "
-            f"on {figures['images']} {plural(figures['images'], 'photograph')} of {self.split}{self.labels.how()}"
+            f"on {figures['images']} {plural(figures['images'], 'image')} of {self.split}{self.labels.how()}"
         )
 
     def details(self, env: Environment) -> list[str]:

@@ -278,7 +278,7 @@ class EvaluateClassifier(ReduceStage):
     def headline(self, env: Environment) -> str:
         figures = self.metrics(env)
         images = figures["images"]
-        return f"mAP {percent(figures['mean_average_precision'])} on {images} {plural(images, 'photograph')}"
+        return f"mAP {percent(figures['mean_average_precision'])} on {images} {plural(images, 'image')}"
 
     def details(self, env: Environment) -> list[str]:
         return [f"AP of {name}: {percent(value)}" for name, value in self.metrics(env)["average_precision"].items()]

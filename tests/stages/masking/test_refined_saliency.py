@@ -154,7 +154,7 @@ def test_scores_picture_and_mark(finished: Finished, saliency: MakeSaliencyMaps)
     line = scores.headline(env)
     assert line.startswith(f"objects of any class: IoU {100 * both / either:.1f}, precision ")
     assert line.endswith(
-        "on 6 photographs of train (saliency: maps of the folder maps, very likely made with masks of other data)"
+        "on 6 images of train (saliency: maps of the folder maps, very likely made with masks of other data)"
     )
     layer = labels.layers(env, "shape_01")[""]
     assert isinstance(layer, HeatMap)

@@ -154,7 +154,7 @@ def test_a_class_without_photographs_has_no_pattern(finished: Finished, monkeypa
     assert not patterns.has(2)
     assert not patterns.blocks["blocks.2"].components[1].any()
     assert stage.metrics(finished.env)["blocks"]["blocks.2"]["square"] == {"photographs": 0, "pixels": 0}
-    assert stage.notes(finished.env)[-1] == "No class pattern of square: no training photograph has the tag."
+    assert stage.notes(finished.env)[-1] == "No class pattern of square: no training image has the tag."
     assert stage.headline(finished.env).endswith("on average over 1 class")
     assert len(stage.details(finished.env)) == 2
 
@@ -169,7 +169,7 @@ def test_what_is_told(finished: Finished, monkeypatch: pytest.MonkeyPatch) -> No
     )
     assert stage.details(finished.env)[1] == (
         "blocks.4, square: 15.0 % of the variance along the first component, correlation with the CAM 0.04, "
-        "1 photograph"
+        "1 image"
     )
     (note,) = stage.notes(finished.env)
     assert note.startswith("At blocks.4 the class pattern of square hardly follows the CAM (correlation below 0.1)")

@@ -174,7 +174,7 @@ class EvaluateSaliency(ReduceStage):
         return (
             f"objects of any class: IoU {iou}, precision {precision}, recall {recall} "
             f"with {percent(figures['labelled_share'])} % of the pixels labelled, "
-            f"on {figures['images']} {plural(figures['images'], 'photograph')} of {self.split}{self.labels.how()}"
+            f"on {figures['images']} {plural(figures['images'], 'image')} of {self.split}{self.labels.how()}"
         )
 
     def estimate(self, env: Environment) -> Estimate:

@@ -296,7 +296,7 @@ class ClassPatterns(Stage):
         return [
             f"{block}, {name}: {percent(figures['shares'][0])} % of the variance along the first component, "
             f"correlation with the CAM {figures['cam_correlation']:.2f}, "
-            f"{figures['photographs']} {plural(figures['photographs'], 'photograph')}"
+            f"{figures['photographs']} {plural(figures['photographs'], 'image')}"
             for block, classes in self.metrics(env)["blocks"].items()
             for name, figures in classes.items()
             if figures["pixels"]
@@ -315,7 +315,7 @@ class ClassPatterns(Stage):
         # The images are the same at every block.
         missing = [name for name, found in next(iter(blocks.values())).items() if not found["pixels"]]
         if missing:
-            notes.append(f"No class pattern of {', '.join(missing)}: no training photograph has the tag.")
+            notes.append(f"No class pattern of {', '.join(missing)}: no training image has the tag.")
         return notes
 
     def estimate(self, env: Environment) -> Estimate:
