@@ -168,8 +168,7 @@ def test_what_is_told(finished: Finished, monkeypatch: pytest.MonkeyPatch) -> No
         "blocks.4: 20.0 % of the variance along the first component, 7.5 % along the second, on average over 2 classes"
     )
     assert stage.details(finished.env)[1] == (
-        "blocks.4, square: 15.0 % of the variance along the first component, correlation with the CAM 0.04, "
-        "1 image"
+        "blocks.4, square: 15.0 % of the variance along the first component, correlation with the CAM 0.04, 1 image"
     )
     (note,) = stage.notes(finished.env)
     assert note.startswith("At blocks.4 the class pattern of square hardly follows the CAM (correlation below 0.1)")
