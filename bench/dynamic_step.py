@@ -18,6 +18,7 @@ from bench.harness import Contender, Row, Setting, side_by_side
 from bench.training import Training, prepared
 from tag2mask.engine.environment import Environment
 from tag2mask.stages.difference.train_dynamic import TrainDynamic
+from tag2mask.stages.segmenter_settings import SegmenterSettings
 from tag2mask.stages.train_segmenter import TrainSegmenter
 
 TITLE = "Steps of SSDD's dynamic training"
@@ -61,7 +62,10 @@ def rows(setting: Setting) -> Iterator[Row]:
         _, plan = prepared("ssdd", setting.threads, folder)
         assert isinstance(plan.model, TrainDynamic)
         settings = plan.model.dynamic
-        dynamic, plain = TrainDynamic(seeds, settings), TrainSegmenter(seeds, settings.segmenter)
+        dynamic, plain = (
+            TrainDynamic(seeds, settings),
+            TrainSegmenter(seeds, SegmenterSettings.on_whole_masks(settings.segmenter)),
+        )
         for stage in (*dynamic.inputs.values(), *plain.inputs.values()):
             make(stage, env)
         ours, alone = DynamicTraining(dynamic, env), Training(plain, env, env.runtime)

@@ -149,10 +149,10 @@ def rows(setting: Setting) -> Iterator[Row]:
         cams = next(stage for stage in distinct(plan.stages(), env) if isinstance(stage, MakeActivationMaps))
         segmenter = plan.model
         assert isinstance(segmenter, TrainSegmenter)
-        assert segmenter.features is not None
+        assert segmenter.batch.features is not None
         untrained(cams.classifier, env)
         untrained(segmenter, env)
-        for stage in (cams, segmenter.features, plan.predictions.on("train")):
+        for stage in (cams, segmenter.batch.features, plan.predictions.on("train")):
             assert isinstance(stage, PerImageStage)
             own, *others = (Contender(way, run, run.told) for way, run in compared(stage, env).items())
             yield from side_by_side(f"{stage.name}, {PHOTOS} photographs", own, others, setting)
