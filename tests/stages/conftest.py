@@ -36,6 +36,7 @@ from tag2mask.stages.saliency_maps import MakeSaliencyMaps, SaliencySettings, sa
 from tag2mask.stages.segmenter_settings import SegmenterSettings
 from tag2mask.stages.views import ViewSettings
 from tests.builders import TINY, shapes_environment, write_shapes
+from tests.stages.several_networks import Made, planned
 
 S = TypeVar("S", bound=Stage)
 
@@ -188,3 +189,12 @@ def saliency(finished: Finished, tmp_path_factory: pytest.TempPathFactory) -> Ma
     stage = saliency_maps(SaliencySettings(source="folder", path=str(folder)))
     stage.run(finished.env)
     return stage
+
+
+@pytest.fixture(scope="session")
+def several_networks(tmp_path_factory: pytest.TempPathFactory) -> Made:
+    folder = tmp_path_factory.mktemp("trunks")
+    write_shapes(folder / "data")
+    env, plan = planned(folder)
+    run_stages(plan.stages(), env)
+    return Made(folder, env, plan)

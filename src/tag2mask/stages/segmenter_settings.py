@@ -59,12 +59,6 @@ class ScaledSegmenterSettings(SegmenterTrainingSettings):
     """The same for trainings that show every crop in several sizes.
 
     Args:
-        backbone: the pretrained network under it.
-        head: DeepLab-LargeFOV or -ASPP, or the dilated one of SSDD.
-        views: sizes and crops in training.
-        label_stride: scores are upsampled to, and labels read at, every so many pixels.
-        cache_features: compute features of the frozen blocks once; needs `backbone.frozen_until` and `views.whole`.
-        training: optimiser and length.
         scales: every crop is shown in these sizes, losses are summed over them; labels grow on the first.
     """
 
@@ -83,13 +77,6 @@ class SegmenterSettings(ScaledSegmenterSettings):
     """The segmentation network and its training on labels that another stage made.
 
     Args:
-        backbone: the pretrained network under it.
-        head: DeepLab-LargeFOV or -ASPP, or the dilated one of SSDD.
-        views: sizes and crops in training.
-        label_stride: scores are upsampled to, and labels read at, every so many pixels.
-        cache_features: compute features of the frozen blocks once; needs `backbone.frozen_until` and `views.whole`.
-        training: optimiser and length.
-        scales: every crop is shown in these sizes, losses are summed over them; labels grow on the first.
         loss: "cross_entropy", "balanced_seed" (DSRG) or "seed" (SEC).
         trunks: several frozen networks that the head reads side by side, in place of `backbone`; their features are
             computed once. Needs `views.whole`; empty for the one backbone.

@@ -27,12 +27,7 @@ class DynamicSegmenterSettings(SegmenterTrainingSettings):
     """The segmenter that DD-Nets learn beside, by default with the head of SSDD's code on a grid of stride 4.
 
     Args:
-        backbone: the pretrained network under it.
         head: one with a hidden layer, largefov or dilated.
-        views: sizes and crops in training.
-        label_stride: scores are upsampled to, and labels read at, every so many pixels.
-        cache_features: compute features of the frozen blocks once; needs `backbone.frozen_until` and `views.whole`.
-        training: optimiser and length.
     """
 
     head: HeadSettings = field(default_factory=_paired_head)
@@ -44,12 +39,6 @@ class PairedSegmenterSettings(DynamicSegmenterSettings):
     """The same of the static part, whose segmenter learns fixed masks by a loss of choice.
 
     Args:
-        backbone: the pretrained network under it.
-        head: one with a hidden layer, largefov or dilated.
-        views: sizes and crops in training.
-        label_stride: scores are upsampled to, and labels read at, every so many pixels.
-        cache_features: compute features of the frozen blocks once; needs `backbone.frozen_until` and `views.whole`.
-        training: optimiser and length.
         loss: "cross_entropy", "balanced_seed" (DSRG) or "seed" (SEC).
     """
 
