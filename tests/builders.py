@@ -194,3 +194,14 @@ def file_bytes(folder: Path) -> dict[str, bytes]:
         for path in sorted(folder.rglob("*"))
         if path.is_file() and path.name not in exempt and "tensorboard" not in path.parts
     }
+
+
+def write_photographs(folder: Path) -> Path:
+    """Fill a folder with three photographs of 20 x 30 pixels, one level deep at most, and files that are none."""
+    for index, name in enumerate(("a.png", "more/b.jpg", "more/a.bmp")):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        image = np.random.default_rng(index).integers(0, 256, (4, 5, 3), dtype=np.uint8).repeat(5, 0).repeat(6, 1)
+        Image.fromarray(image).save(folder / name)
+    (folder / "notes.txt").write_text("no photograph")
+    (folder / "._a.png").write_bytes(b"what a Mac leaves on other disks")
+    return folder

@@ -388,3 +388,24 @@ def test_built_pages_load_nothing_from_elsewhere(site: Path) -> None:
             assert not urlsplit(source).netloc, f"{page.name} loads {source}"
     for style in site.rglob("*.css"):
         assert not re.search(r"""(url\(|@import)\s*["']?(https?:)?//""", style.read_text()), style.name
+
+
+def test_contributing_says_where_things_are() -> None:
+    """Each answer is one file, which defines the name in brackets."""
+    table = (ROOT / "CONTRIBUTING.md").read_text().split("## Where is ...?")[1].split("\n## ")[0]
+    questions = [line for line in table.splitlines() if line.startswith("| ") and "?" in line]
+    assert len(questions) == 8
+    for question in questions:
+        found = re.findall(r"`([\w/]+\.py)` \(`(\w+)`\)", question)
+        assert len(found) == 1, question
+        [(file, name)] = found
+        tree = ast.parse((ROOT / "src/tag2mask" / file).read_text())
+        defined = {node.name for node in tree.body if isinstance(node, ast.FunctionDef | ast.ClassDef)}
+        defined |= {
+            target.id
+            for node in tree.body
+            if isinstance(node, ast.Assign | ast.AnnAssign)
+            for target in (node.targets if isinstance(node, ast.Assign) else [node.target])
+            if isinstance(target, ast.Name)
+        }
+        assert name in defined, question

@@ -19,6 +19,7 @@ from tag2mask.networks.model_file import save_model
 from tag2mask.networks.segmenter import Segmenter
 from tag2mask.stages.predict import PredictionSettings, predict_mask
 from tests.api.conftest import HEADER, SETTINGS
+from tests.builders import write_photographs
 
 RUNTIME = Runtime(device="cpu", threads=1)
 MACHINE: dict[str, Any] = {"device": "cpu", "threads": 1}
@@ -32,14 +33,7 @@ def model(tmp_path: Path, network: Segmenter) -> Path:
 
 @pytest.fixture
 def photographs(tmp_path: Path) -> Path:
-    folder = tmp_path / "photographs"
-    for index, name in enumerate(("a.png", "more/b.jpg", "more/a.bmp")):
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        image = np.random.default_rng(index).integers(0, 256, (4, 5, 3), dtype=np.uint8).repeat(5, 0).repeat(6, 1)
-        Image.fromarray(image).save(folder / name)
-    (folder / "notes.txt").write_text("no photograph")
-    (folder / "._a.png").write_bytes(b"what a Mac leaves on other disks")
-    return folder
+    return write_photographs(tmp_path / "photographs")
 
 
 def test_masks_and_overlays_are_written(model: Path, photographs: Path, network: Segmenter, tmp_path: Path) -> None:

@@ -91,8 +91,11 @@ def test_no_two_codes_have_one_name() -> None:
     assert len(codes) > 20
 
 
-def test_every_stage_has_a_version() -> None:
+def test_the_own_number_of_every_stage_counts(monkeypatch: pytest.MonkeyPatch) -> None:
     found = list(stages())
     assert len(found) > 40
     for stage in found:
-        assert stage.full_version()
+        before = stage.full_version()
+        with monkeypatch.context() as patch:
+            patch.setattr(stage, "version", 99)
+            assert stage.full_version() != before, stage.__name__

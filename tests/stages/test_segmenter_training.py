@@ -7,9 +7,12 @@ import torch
 
 from tag2mask.errors import SettingsError
 from tag2mask.networks.model_file import read_header
+from tag2mask.stages.difference.difference_settings import DifferenceNetSettings
+from tag2mask.stages.difference.train_difference import TrainDifference
+from tag2mask.stages.masking.train_masking import AttentionSettings, TrainMasking
 from tag2mask.stages.seeds import RefineSeeds
 from tag2mask.stages.train_segmenter import train_segmenter
-from tests.stages.conftest import Finished
+from tests.stages.conftest import Boxes, Finished
 from tests.stages.segmenters import segmenter, uncached
 
 
@@ -66,3 +69,15 @@ def test_fixed_labels_come_back_as_the_grid_sees_them(finished: Finished) -> Non
         assert made.shape == own.shape
         assert float((made == own).float().mean()) > 0.8
         assert set(made.unique().tolist()) <= set(own.unique().tolist())
+
+
+def test_settings_of_another_training_are_told(finished: Finished) -> None:
+    """In Python a training can be handed more settings than it has; none is ignored without a word."""
+    plain = finished.settings.segmenter
+    boxes, attention = Boxes(8), AttentionSettings(enabled=False)
+    TrainMasking(boxes, dataclasses.replace(plain, cache_features=False, scales=(1.0, 0.5)), attention, None)
+    with pytest.raises(SettingsError, match=r"segmenter\.loss: the stage 'segmenter_masking' has no such setting"):
+        TrainMasking(boxes, dataclasses.replace(plain, loss="seed"), attention, None)
+    paired = dataclasses.replace(plain, cache_features=False, scales=(1.0, 0.5))
+    with pytest.raises(SettingsError, match=r"segmenter\.scales: the stage 'difference_net'"):
+        TrainDifference(boxes, Boxes(9), paired, DifferenceNetSettings(width=4, low_level=False))  # type: ignore[arg-type]

@@ -1,9 +1,10 @@
 """Trainings whose product is a segmenter: the stage that all of them are."""
 
+import dataclasses
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import Tensor
 
@@ -14,6 +15,7 @@ from tag2mask.engine.environment import Environment
 from tag2mask.engine.system import Batch, Position, System
 from tag2mask.engine.training import TrainingSettings, TrainingStage
 from tag2mask.engine.workspace import reading_artifact
+from tag2mask.errors import SettingsError
 from tag2mask.networks.inference import InferenceSettings
 from tag2mask.networks.model_file import ModelHeader, load_model, save_model
 from tag2mask.networks.segmenter import Segmenter
@@ -33,7 +35,7 @@ class SegmenterTraining(TrainingStage):
     change while it learns, `strips` says how those of a few images are kept and shown.
 
     Args:
-        settings: network and training.
+        settings: network and training; of the class that `takes` names, or one with more settings at their defaults.
         batch: what a batch holds.
         start: a trained segmenter of the same architecture whose weights are gone on from, or a classifier, whose
             backbone is.
@@ -43,6 +45,7 @@ class SegmenterTraining(TrainingStage):
     version = 2
     settings: SegmenterTrainingSettings
     strips: LabelStrips | None = None
+    takes: ClassVar[type[SegmenterTrainingSettings]] = SegmenterTrainingSettings
 
     def __init__(
         self,
@@ -52,6 +55,7 @@ class SegmenterTraining(TrainingStage):
         start: "SegmenterTraining | TrainClassifier | None" = None,
         networks: Mapping[str, TrainingStage] | None = None,
     ) -> None:
+        self._check_known(settings)
         if isinstance(start, TrainClassifier):
             # Told now, not after the classifier's training.
             start.settings.trunk.single("classifier.trunks")
@@ -60,6 +64,17 @@ class SegmenterTraining(TrainingStage):
         self.reads = batch.reads
         inputs = {**batch.label_stages, **(networks or {}), **batch.feature_stages}
         super().__init__(settings, batch.split, **inputs, **({"start": start} if start is not None else {}))
+
+    def _check_known(self, settings: SegmenterTrainingSettings) -> None:
+        """Check for settings that this training has not: those of another one, given in Python.
+
+        Raises:
+            SettingsError: one has another value than its default.
+        """
+        known = {field.name for field in dataclasses.fields(self.takes)}
+        for field in dataclasses.fields(settings):
+            if field.name not in known and getattr(settings, field.name) != field.default:
+                raise SettingsError(f"segmenter.{field.name}: the stage '{self.name}' has no such setting")
 
     @abstractmethod
     def system_of(self, network: Segmenter, env: Environment) -> SegmentationSystem:

@@ -79,6 +79,7 @@ class TrainSegmenter(SegmenterTraining):
 
     name = "segmenter"
     settings: SegmenterSettings
+    takes = SegmenterSettings
 
     def __init__(
         self,

@@ -121,6 +121,7 @@ class TrainDifference(SegmenterTraining):
     name = "difference_net"
     version = 1
     settings: PairedSegmenterSettings
+    takes = PairedSegmenterSettings
 
     def __init__(
         self,

@@ -171,6 +171,7 @@ class TrainMasking(SegmenterTraining):
     name = "segmenter_masking"
     version = 1
     settings: ScaledSegmenterSettings
+    takes = ScaledSegmenterSettings
 
     def __init__(
         self,
