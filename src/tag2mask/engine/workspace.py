@@ -6,10 +6,14 @@ import json
 import os
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 from filelock import FileLock, Timeout
 
 from tag2mask.base.files import write_json
@@ -24,6 +28,10 @@ _LOCK = ".lock"
 
 _PATIENCE = 1.0
 """Seconds to wait for the lock: another process that only starts holds it for a moment."""
+
+_PARSING = threading.Lock()
+"""Held while numpy reads a file: it parses headers with `ast`, and Python 3.11 counts the depth of that for all threads
+together, so that now and then one of several at work fails with a SystemError though its file is sound."""
 
 
 class Workspace:
@@ -219,6 +227,23 @@ def reading_artifact(path: Path, stage: Path) -> Iterator[None]:
         if not any(_is_machines(cause, path) for cause in causes):
             told += f"; delete the folder {stage} and run again"
         raise WorkspaceError(told) from error
+
+
+@contextlib.contextmanager
+def reading_arrays(path: Path, stage: Path) -> Iterator[dict[str, npt.NDArray[Any]]]:
+    """The arrays of a stage's ``.npz`` by name; safe to call from many threads.
+
+    Args:
+        path: the file.
+        stage: the stage's folder.
+
+    Raises:
+        WorkspaceError, MemoryError, RuntimeError: as `reading_artifact`, of the block too.
+    """
+    with reading_artifact(path, stage):
+        with _PARSING, np.load(path, allow_pickle=False) as content:
+            arrays = dict(content)
+        yield arrays
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:

@@ -16,7 +16,7 @@ from tag2mask.data.resizing import resize_scores
 from tag2mask.data.samples import Sample
 from tag2mask.engine.environment import Environment, SplitName
 from tag2mask.engine.stage import Accumulator, Estimate, PerImageStage, ReduceStage
-from tag2mask.engine.workspace import reading_artifact
+from tag2mask.engine.workspace import reading_arrays
 from tag2mask.errors import SettingsError
 from tag2mask.evaluation.pictures import plot_lines
 from tag2mask.evaluation.segmentation import ThresholdCurve
@@ -129,8 +129,7 @@ class MakeActivationMaps(PerImageStage):
         Raises:
             WorkspaceError: the file is missing or damaged.
         """
-        path = self.path(env, image_id)
-        with reading_artifact(path, self.folder(env)), np.load(path, allow_pickle=False) as content:
+        with reading_arrays(self.path(env, image_id), self.folder(env)) as content:
             height, width = content["size"].tolist()
             maps = torch.from_numpy(content["maps"].astype(np.float32))
             return ActivationMaps(tuple(content["class_ids"].tolist()), maps, (height, width))

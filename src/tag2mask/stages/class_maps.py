@@ -16,7 +16,7 @@ from tag2mask.data.layers import HeatMap, MapLayer
 from tag2mask.data.resizing import resize_scores
 from tag2mask.engine.environment import Environment
 from tag2mask.engine.stage import PerImageStage
-from tag2mask.engine.workspace import reading_artifact
+from tag2mask.engine.workspace import reading_arrays
 
 CODE = Code("class maps")
 
@@ -78,8 +78,7 @@ class MapsFile(PerImageStage):
         Raises:
             WorkspaceError: the file is missing or damaged.
         """
-        path = self.path(env, image_id)
-        with reading_artifact(path, self.folder(env)), np.load(path, allow_pickle=False) as content:
+        with reading_arrays(self.path(env, image_id), self.folder(env)) as content:
             yield content
 
 

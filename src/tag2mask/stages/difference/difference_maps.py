@@ -17,7 +17,7 @@ from tag2mask.data.samples import Sample
 from tag2mask.data.view import LABELS, SCORES, View, to_view, whole_cells
 from tag2mask.engine.environment import Environment
 from tag2mask.engine.stage import Estimate
-from tag2mask.engine.workspace import reading_artifact
+from tag2mask.engine.workspace import reading_arrays
 from tag2mask.errors import SettingsError, unknown_choice
 from tag2mask.networks.inference import ScaleSettings
 from tag2mask.networks.trunks import single
@@ -118,8 +118,7 @@ class DifferenceMaps(MapStage):
         Raises:
             WorkspaceError: the file is missing or damaged.
         """
-        path = self.path(env, image_id)
-        with reading_artifact(path, self.folder(env)), np.load(path, allow_pickle=False) as content:
+        with reading_arrays(self.path(env, image_id), self.folder(env)) as content:
             return torch.from_numpy(content["maps"].astype(np.float32))
 
     def at_size(self, env: Environment, image_id: str, size: tuple[int, int]) -> Tensor:

@@ -15,7 +15,7 @@ from tag2mask.data.resizing import resize_scores
 from tag2mask.data.samples import Sample
 from tag2mask.engine.environment import Environment
 from tag2mask.engine.stage import Estimate, PerImageStage
-from tag2mask.engine.workspace import reading_artifact
+from tag2mask.engine.workspace import reading_arrays
 from tag2mask.errors import SettingsError, unknown_choice
 from tag2mask.losses.attention import attention_map, mask_image
 from tag2mask.networks.inference import ScaleSettings, image_scales
@@ -84,8 +84,7 @@ class AttentionMaps(PerImageStage):
         Raises:
             WorkspaceError: the file is missing or damaged.
         """
-        path = self.path(env, image_id)
-        with reading_artifact(path, self.folder(env)), np.load(path, allow_pickle=False) as content:
+        with reading_arrays(self.path(env, image_id), self.folder(env)) as content:
             maps = torch.from_numpy(content["maps"].astype(np.float32))
             return tuple(content["class_ids"].tolist()), maps, torch.from_numpy(content["colour"])
 

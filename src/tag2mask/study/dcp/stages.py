@@ -16,7 +16,7 @@ from tag2mask.data.samples import Sample
 from tag2mask.engine.environment import Environment
 from tag2mask.engine.seeding import generator
 from tag2mask.engine.stage import Estimate, PerImageStage
-from tag2mask.engine.workspace import reading_artifact
+from tag2mask.engine.workspace import reading_arrays
 from tag2mask.errors import SettingsError
 from tag2mask.evaluation.pictures import evenly_spread
 from tag2mask.stages.labels import read_truth
@@ -124,8 +124,7 @@ class PixelPlanes(PerImageStage):
         Raises:
             WorkspaceError: the file is missing or damaged.
         """
-        path = self.path(env, image_id)
-        with reading_artifact(path, self.folder(env)), np.load(path, allow_pickle=False) as content:
+        with reading_arrays(self.path(env, image_id), self.folder(env)) as content:
             return PixelPlane(content["class_ids"], content["truth"], content["points"])
 
     def of_class(self, env: Environment, class_id: int) -> PixelPlane:

@@ -20,7 +20,7 @@ from tag2mask.data.images import read_image
 from tag2mask.data.samples import Sample
 from tag2mask.engine.environment import Environment
 from tag2mask.engine.stage import Accumulator, Estimate, PerImageStage, ReduceStage, Stage, map_in_order
-from tag2mask.engine.workspace import reading_artifact
+from tag2mask.engine.workspace import reading_arrays, reading_artifact
 from tag2mask.evaluation.pictures import evenly_spread
 from tag2mask.evaluation.superpixels import SuperpixelMeans
 from tag2mask.evidence.classic_superpixels import ClassicAlgorithm, classic_superpixels
@@ -91,8 +91,7 @@ class SuperpixelMaps(PerImageStage):
         Raises:
             WorkspaceError: the file is missing or damaged.
         """
-        path = self.path(env, image_id)
-        with reading_artifact(path, self.folder(env)), np.load(path, allow_pickle=False) as content:
+        with reading_arrays(self.path(env, image_id), self.folder(env)) as content:
             return {key: content[key].astype(np.int32) for key in self.parameters()}
 
     def estimate(self, env: Environment) -> Estimate:
@@ -440,8 +439,7 @@ class Positiveness(PerImageStage):
         Raises:
             WorkspaceError: the file is missing or damaged.
         """
-        path = self.path(env, image_id)
-        with reading_artifact(path, self.folder(env)), np.load(path, allow_pickle=False) as content:
+        with reading_arrays(self.path(env, image_id), self.folder(env)) as content:
             return {key: content[key] for key in ("positive", "negative")}
 
     def estimate(self, env: Environment) -> Estimate:
