@@ -4,7 +4,7 @@ from tag2mask.data.view import LABELS, to_view
 from tag2mask.stages.seeds import RefineSeeds
 from tag2mask.stages.views import load_image, view_image
 from tests.stages.conftest import Finished
-from tests.stages.segmenters import segmenter, uncached
+from tests.stages.segmenters import check_made_up_example, segmenter, uncached
 
 
 def test_an_example_shows_labels_where_the_photograph_is(finished: Finished) -> None:
@@ -24,10 +24,5 @@ def test_an_example_shows_labels_where_the_photograph_is(finished: Finished) -> 
 
 
 def test_made_up_examples_have_the_shapes_of_real_ones(finished: Finished) -> None:
-    env = finished.env
     for stage in (segmenter(finished), uncached(finished)):
-        real, made_up = stage.open(env)(stage.samples(env)[0], 0), stage.example(env)
-        assert {name: (value.shape, value.dtype) for name, value in made_up.items()} == {
-            name: (value.shape, value.dtype) for name, value in real.items()
-        }
-        assert stage.estimate(env).seconds > 0
+        check_made_up_example(stage, finished.env)

@@ -24,6 +24,7 @@ from tag2mask.stages.train_segmenter import TrainSegmenter
 from tag2mask.stages.trunks import TrunkSettings
 from tag2mask.stages.views import ViewSettings, load_image
 from tests.builders import TINY_OF
+from tests.stages.segmenters import check_made_up_example
 from tests.stages.several_networks import ON_TRUNKS, PARTS, Made, joined, segmenter
 
 
@@ -50,14 +51,7 @@ def entries_inside(several_networks: Made, sample: Any) -> torch.Tensor:
 def test_made_up_examples_have_the_shapes_of_real_ones(several_networks: Made) -> None:
     for stage in distinct(several_networks.plan.stages(), several_networks.env):
         if isinstance(stage, TrainSegmenter | TrainClassifier):
-            real, made_up = (
-                stage.open(several_networks.env)(stage.samples(several_networks.env)[0], 0),
-                stage.example(several_networks.env),
-            )
-            assert {name: value.shape for name, value in made_up.items()} == {
-                name: value.shape for name, value in real.items()
-            }
-            assert stage.estimate(several_networks.env).seconds > 0
+            check_made_up_example(stage, several_networks.env)
 
 
 def test_the_model_file_makes_the_masks_of_the_run(several_networks: Made, tmp_path: Path) -> None:

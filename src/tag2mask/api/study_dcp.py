@@ -14,7 +14,8 @@ from tag2mask.methods.registry import find_method
 from tag2mask.runs.input_check import check_input
 from tag2mask.runs.settings import Configuration, as_arguments, parse_arguments
 from tag2mask.study.dcp.graph import StudySettings, build_study, last_blocks
-from tag2mask.study.dcp.page import DcpStudyResult, write_study
+from tag2mask.study.dcp.page import write_study
+from tag2mask.study.page import StudyResult
 
 _METHOD = "dcp"
 
@@ -32,7 +33,7 @@ def study_dcp(
     train_list: str = "train",
     quiet: bool = False,
     **settings: Any,
-) -> DcpStudyResult:
+) -> StudyResult:
     """Shows what class patterns are made of, block by block, on the training photographs.
 
     Luo & Yang, "Learning Saliency-Free Model with Generic Features for Weakly-Supervised Semantic Segmentation" (AAAI

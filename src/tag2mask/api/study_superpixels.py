@@ -16,8 +16,9 @@ from tag2mask.engine.progress import Reporter
 from tag2mask.engine.workspace import Workspace
 from tag2mask.errors import DataError, SettingsError
 from tag2mask.evaluation.pictures import evenly_spread
+from tag2mask.study.page import StudyResult
 from tag2mask.study.superpixels.contenders import build_study
-from tag2mask.study.superpixels.report import SuperpixelStudyResult, write_study
+from tag2mask.study.superpixels.report import write_study
 from tag2mask.study.superpixels.settings import StudySettings
 
 
@@ -36,7 +37,7 @@ def study_superpixels(
     precision: str = "32-true",
     threads: int = 0,
     quiet: bool = False,
-) -> SuperpixelStudyResult:
+) -> StudyResult:
     """Compares discovered superpixels with other features, other rules and other algorithms.
 
     Kim, "A Study on Weakly Supervised Semantic Segmentation Using Image Masking and Clustering" (dissertation, Seoul

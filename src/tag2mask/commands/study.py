@@ -7,8 +7,7 @@ from tag2mask.commands.parsers import add_command, add_group, add_machine, machi
 
 if TYPE_CHECKING:
     from tag2mask.commands.parsers import Commands
-    from tag2mask.study.dcp.page import DcpStudyResult
-    from tag2mask.study.superpixels.report import SuperpixelStudyResult
+    from tag2mask.study.page import StudyResult
 
 SUPERPIXELS_HELP = """\
 Compares superpixels discovered in a self-supervised transformer with other features, other rules and SLIC, SEEDS and
@@ -124,7 +123,7 @@ def _dcp(arguments: argparse.Namespace) -> int:
     return _told(result)
 
 
-def _told(result: "SuperpixelStudyResult | DcpStudyResult") -> int:
+def _told(result: "StudyResult") -> int:
     print(f"figures:  {result.folder / 'study.json'}")
     print(f"report:   {result.report}")
     return 0

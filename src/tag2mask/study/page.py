@@ -1,8 +1,9 @@
-"""Writes a study's page: one HTML file that opens anywhere and needs no network."""
+"""What a study leaves, and its page: one HTML file that opens anywhere and needs no network."""
 
 import base64
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,21 @@ from tag2mask.base.text import duration
 from tag2mask.study.figures import Figure
 
 _MEDIA_TYPES = {".png": "image/png", ".jpg": "image/jpeg"}
+
+
+@dataclass(frozen=True)
+class StudyResult:
+    """Files that a study left.
+
+    Args:
+        folder: with everything below.
+        report: the page, ``report.html``.
+        figures: all figures as they are in ``study.json``.
+    """
+
+    folder: Path
+    report: Path
+    figures: dict[str, Any]
 
 
 def write_study_page(

@@ -28,6 +28,7 @@ from tag2mask.stages.growth import OnlineCRFSettings
 from tag2mask.stages.seeds import RefineSeeds
 from tag2mask.stages.train_classifier import TrainClassifier
 from tests.stages.conftest import Finished
+from tests.stages.segmenters import check_made_up_example
 
 START = Position(0, 1, 0, 0)
 LOSSES = ["segmentation_main", "segmentation_sub", "difference_crf", "difference_seed"]
@@ -129,12 +130,7 @@ def test_true_masks_are_never_seen(finished: Finished, trained: TrainDynamic) ->
 
 @pytest.mark.parametrize("cache_features", [True, False])
 def test_made_up_examples_have_the_shapes_of_real_ones(finished: Finished, cache_features: bool) -> None:
-    env, stage = finished.env, stage_of(finished, segmenter={"cache_features": cache_features})
-    real, made_up = stage.open(env)(stage.samples(env)[0], 0), stage.example(env)
-    assert {name: (value.shape, value.dtype) for name, value in made_up.items()} == {
-        name: (value.shape, value.dtype) for name, value in real.items()
-    }
-    assert stage.estimate(env).seconds > 0
+    check_made_up_example(stage_of(finished, segmenter={"cache_features": cache_features}), finished.env)
 
 
 def test_features_stand_for_the_image(finished: Finished) -> None:

@@ -19,6 +19,7 @@ from tag2mask.stages.single_stage.single_stage_settings import (
 from tag2mask.stages.single_stage.train_single_stage import TrainSingleStage, online_labels, train_single_stage
 from tag2mask.stages.train_classifier import ClassifierHeadSettings, TrainClassifier
 from tests.stages.conftest import Finished
+from tests.stages.segmenters import check_made_up_example
 from tests.stages.single_stage.parts import AFFINITY, BOTH, HEAD, ONLINE, RRM, stage_of
 
 
@@ -121,12 +122,7 @@ def test_true_masks_are_never_seen(finished: Finished, trained: TrainSingleStage
 
 @pytest.mark.parametrize("cache_features", [True, False])
 def test_made_up_examples_have_the_shapes_of_real_ones(finished: Finished, cache_features: bool) -> None:
-    env, stage = finished.env, stage_of(finished, segmenter={"cache_features": cache_features})
-    real, made_up = stage.open(env)(stage.samples(env)[0], 0), stage.example(env)
-    assert {name: (value.shape, value.dtype) for name, value in made_up.items()} == {
-        name: (value.shape, value.dtype) for name, value in real.items()
-    }
-    assert stage.estimate(env).seconds > 0
+    check_made_up_example(stage_of(finished, segmenter={"cache_features": cache_features}), finished.env)
 
 
 def test_every_setting_counts(finished: Finished) -> None:

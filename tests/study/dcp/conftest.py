@@ -19,7 +19,7 @@ from tag2mask.stages.patterns.class_patterns import PatternSettings
 from tag2mask.stages.patterns.pattern_labels import PatternRefinementSettings
 from tag2mask.stages.train_classifier import ClassifierSettings
 from tag2mask.study.dcp.graph import DcpStudy, StudySettings, build_study
-from tag2mask.study.dcp.page import DcpStudyResult
+from tag2mask.study.page import StudyResult
 from tests.builders import TINY_OF, write_shapes
 
 BLOCKS = ("blocks.2", "blocks.4")
@@ -33,7 +33,7 @@ class Done:
     """A study that was run, in a folder that has data, workspace and what came of it."""
 
     root: Path
-    result: DcpStudyResult
+    result: StudyResult
 
     def reopened(self) -> tuple[DcpStudy, Environment]:
         """The graph that was run, made again."""

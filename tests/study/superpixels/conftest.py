@@ -10,7 +10,7 @@ from tag2mask.api.study_superpixels import study_superpixels
 from tag2mask.stages.backbone import BackboneSettings
 from tag2mask.stages.crf import CRFSettings
 from tag2mask.stages.superpixel.superpixels import SuperpixelSettings
-from tag2mask.study.superpixels.report import SuperpixelStudyResult
+from tag2mask.study.page import StudyResult
 from tag2mask.study.superpixels.settings import FeatureSet, StudySettings
 from tests.builders import write_shapes
 
@@ -23,7 +23,7 @@ class Done:
 
     root: Path
     settings: StudySettings
-    result: SuperpixelStudyResult
+    result: StudyResult
 
 
 def tiny_settings(**changes: object) -> StudySettings:

@@ -1,9 +1,7 @@
 """Writes the study's page and its figures as JSON."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from tag2mask.base.files import write_json
 from tag2mask.base.settings import canonical
@@ -12,22 +10,7 @@ from tag2mask.engine.environment import Environment
 from tag2mask.engine.graph import StageRun
 from tag2mask.study.dcp.figures import draw_figures
 from tag2mask.study.dcp.graph import DcpStudy
-from tag2mask.study.page import write_study_page
-
-
-@dataclass(frozen=True)
-class DcpStudyResult:
-    """Files that a study left.
-
-    Args:
-        folder: with everything below.
-        report: the page, ``report.html``.
-        figures: all figures as they are in ``study.json``.
-    """
-
-    folder: Path
-    report: Path
-    figures: dict[str, Any]
+from tag2mask.study.page import StudyResult, write_study_page
 
 
 def write_study(
@@ -36,7 +19,7 @@ def write_study(
     photographs: int,
     env: Environment,
     out: Path,
-) -> DcpStudyResult:
+) -> StudyResult:
     """Draws all figures and writes page and figures of a study whose stages are complete.
 
     Args:
@@ -87,7 +70,7 @@ def write_study(
         rows=rows,
         patterns=patterns,
     )
-    return DcpStudyResult(out, report, figures)
+    return StudyResult(out, report, figures)
 
 
 def _notes(study: DcpStudy, masked: int, env: Environment) -> list[str]:

@@ -2,15 +2,14 @@
 
 import dataclasses
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from tag2mask.base.files import write_json
 from tag2mask.base.settings import canonical
 from tag2mask.base.text import duration, plural
 from tag2mask.engine.environment import Environment
 from tag2mask.engine.stage import Stage
+from tag2mask.study.page import StudyResult
 from tag2mask.study.superpixels.contenders import NCUT, OURS, Row, Study, comparison
 from tag2mask.study.superpixels.figures import draw_figures
 from tag2mask.study.superpixels.page import write_page, write_table
@@ -22,22 +21,7 @@ _TABLES = {
 }
 
 
-@dataclass(frozen=True)
-class SuperpixelStudyResult:
-    """Files that a study left.
-
-    Args:
-        folder: with everything below.
-        report: the page, ``report.html``.
-        figures: all figures as they are in ``study.json``.
-    """
-
-    folder: Path
-    report: Path
-    figures: dict[str, Any]
-
-
-def write_study(study: Study, stages: Sequence[Stage], env: Environment, out: Path) -> SuperpixelStudyResult:
+def write_study(study: Study, stages: Sequence[Stage], env: Environment, out: Path) -> StudyResult:
     """Tables, pictures and the page of a study whose stages are complete.
 
     Args:
@@ -81,7 +65,7 @@ def write_study(study: Study, stages: Sequence[Stage], env: Environment, out: Pa
         figures=pictures,
         stages=seconds,
     )
-    return SuperpixelStudyResult(out, report, figures)
+    return StudyResult(out, report, figures)
 
 
 def _split(study: Study, rows: Sequence[Row], env: Environment) -> tuple[list[Row], list[Row], list[Row]]:
